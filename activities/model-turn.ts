@@ -1,0 +1,236 @@
+import { Context } from '@temporalio/activity'
+import { ApplicationFailure, CancelledFailure } from '@temporalio/common'
+
+import { UnknownModelError } from '../models.ts'
+import type { RunRow, TurnResult, Usage } from '../store/rows.ts'
+import type { ClaimedTurn, TurnCall, TurnEnd } from '../store/turns.ts'
+import { codeOf } from '../wire/present/run-step.ts'
+import type { RunStatus } from '../wire/run-status.ts'
+import { createAnswer, isWholeJson, type Addition, type Answer } from './answer.ts'
+import { heartbeating } from './heartbeat.ts'
+import type { Deps } from './index.ts'
+import { builtInTool, chatRequest, declaresFunction } from './prompt.ts'
+import { createProvider, cutAnswer, failureOf, ProviderError } from './provider.ts'
+
+export interface ModelTurnInput {
+  runId: string
+  turn: number
+  /** A uuid of the workflow's: the ids of everything that the turn makes follow from it. */
+  generationId: string
+}
+
+/** How many of the newest messages of a thread are looked at; more than any context holds. */
+const threadWindow = 2000
+
+/** Asks the model once, streams what it says, keeps it, and says what is to be done next. */
+export function createModelTurn(deps: Deps) {
+  const { store, models, log } = deps
+  const provider = createProvider(deps.modelIdleTimeoutMs)
+
+  return async function modelTurn(input: ModelTurnInput): Promise<TurnResult> {
+    const context = Context.current()
+    using _beat = heartbeating(context)
+    // From before the claim on, so that a cancel in between is not missed.
+    using stop = stopper(context, (act) => store.events.onControl(input.runId, act))
+
+    const claim = await store.turns.claim(input.runId, input.turn, input.generationId)
+    if (claim.kind === 'done') return claim.result
+    if (claim.kind === 'stopped') return endStopped(input.runId, claim.status)
+    using turn = claim.turn
+    stop.watch(turn)
+
+    const answer = createAnswer()
+    try {
+      await listen(turn, answer, stop.signal)
+      if (!stop.signal.aborted) return await turn.commit(turnEnd(turn, answer))
+    } catch (error) {
+      if (!stop.signal.aborted) throw asFailure(error, turn, context.info.attempt)
+    }
+    return stopped(turn, stop.signal.reason as StopReason, answer.usage())
+  }
+
+  async function listen(turn: ClaimedTurn, answer: Answer, signal: AbortSignal): Promise<void> {
+    const { run, number } = turn
+    const route = await models.resolve(run.model)
+    const thread = await store.messages.newest(run, windowOf(run))
+    const own = number === 0 ? { messages: [], calls: [] } : await store.messages.ofRun(run.id)
+    const emit = emitter(turn)
+    const request = chatRequest({ run, route, turn: number, thread, own })
+    for await (const chunk of provider.stream(route, request, signal)) {
+      for (const addition of answer.read(chunk)) await emit(addition)
+    }
+    if (!signal.aborted && answer.finishReason() === null) throw cutAnswer()
+    if (answer.finishReason() === 'content_filter') throw filtered()
+  }
+
+  /** The run was being cancelled, or had ended, before the turn began. */
+  async function endStopped(runId: string, status: RunStatus | 'gone'): Promise<TurnResult> {
+    if (status !== 'cancelling') return { kind: 'ended', status }
+    const ended = await store.runs.end(runId, { status: 'cancelled' })
+    return { kind: 'ended', status: ended ?? 'gone' }
+  }
+
+  /** The turn was stopped in the middle; what the model wrote until then is kept. */
+  async function stopped(
+    turn: ClaimedTurn,
+    reason: StopReason,
+    usage: Usage | undefined,
+  ): Promise<TurnResult> {
+    switch (reason) {
+      case 'cancelled':
+      case 'expired':
+        return turn.stop({ status: reason }, usage)
+      case 'replaced':
+        log.warn({ run_id: turn.run.id }, 'this attempt was replaced, or its run has ended')
+        return { kind: 'ended', status: 'gone' }
+      case 'shutdown':
+        // Another worker takes the turn at once.
+        throw ApplicationFailure.retryable('The worker is shutting down', 'shutdown')
+      default:
+        return reason satisfies never
+    }
+  }
+}
+
+type StopReason = 'cancelled' | 'expired' | 'replaced' | 'shutdown'
+
+interface Stopper extends Disposable {
+  /** Aborts with a `StopReason`. */
+  signal: AbortSignal
+  watch(turn: ClaimedTurn): void
+}
+
+/** Everything that may stop a turn, as one signal; the first reason stands. */
+function stopper(context: Context, onControl: (act: () => void) => Disposable): Stopper {
+  const abort = new AbortController()
+  const stopFor = (reason: StopReason) => () => abort.abort(reason)
+  const control = onControl(stopFor('cancelled'))
+  // Read once, here: in a listener the context would be gone.
+  const temporal = context.cancellationSignal
+  const onTemporal = (): void => {
+    const reason: unknown = temporal.reason
+    const name = reason instanceof CancelledFailure ? reason.message : ''
+    if (name === 'WORKER_SHUTDOWN') abort.abort('shutdown' satisfies StopReason)
+    else abort.abort((name === 'CANCELLED' ? 'cancelled' : 'replaced') satisfies StopReason)
+  }
+  temporal.addEventListener('abort', onTemporal)
+  let deadline: NodeJS.Timeout | undefined
+  return {
+    signal: abort.signal,
+    watch({ run, lost }) {
+      deadline = setLongTimeout(stopFor('expired'), run.expires_at.getTime() - Date.now())
+      if (lost.aborted) abort.abort('replaced' satisfies StopReason)
+      lost.addEventListener('abort', stopFor('replaced'))
+    },
+    [Symbol.dispose]() {
+      control[Symbol.dispose]()
+      clearTimeout(deadline)
+      temporal.removeEventListener('abort', onTemporal)
+    },
+  }
+}
+
+/** Timers of Node hold 24.8 days at most; no turn lasts as long, so a later deadline needs none. */
+function setLongTimeout(act: () => void, ms: number): NodeJS.Timeout | undefined {
+  return ms < 2 ** 31 ? setTimeout(act, Math.max(0, ms)) : undefined
+}
+
+function windowOf({ truncation_strategy: { type, last_messages: n } }: RunRow): number {
+  return type === 'last_messages' && n !== null ? n : threadWindow
+}
+
+/** Says to the turn what the model adds; steps and messages begin with the first thing that is in them. */
+function emitter(turn: ClaimedTurn): (addition: Addition) => Promise<void> {
+  let hasMessage = false
+  let hasTools = false
+  const types: TurnCall['type'][] = []
+  return async (addition) => {
+    switch (addition.kind) {
+      case 'text':
+        if (!hasMessage) await turn.openMessage()
+        hasMessage = true
+        turn.pushText(addition.index, addition.type, addition.text, addition.first)
+        return
+      case 'call': {
+        if (!hasTools) await turn.openToolStep()
+        hasTools = true
+        const { index, name } = addition
+        const type = builtInTool(name, turn.run.tools) ?? 'function'
+        types[index] = type
+        turn.pushCall(index, { id: turn.callId(index), type, name })
+        return
+      }
+      case 'arguments': {
+        const type = types[addition.index] ?? 'function'
+        // What our own tools are asked for is JSON around what clients are shown: that goes out once it is whole.
+        if (type === 'function') turn.pushArguments(addition.index, type, addition.text)
+        return
+      }
+      default:
+        addition satisfies never
+    }
+  }
+}
+
+/** The turn as it is kept. */
+function turnEnd(turn: ClaimedTurn, answer: Answer): TurnEnd {
+  const calls = answer.calls().map((call, index): TurnCall => {
+    const type = builtInTool(call.name, turn.run.tools) ?? 'function'
+    if (type === 'code_interpreter') turn.pushArguments(index, type, codeOf(call.arguments))
+    const wrong = whatIsWrong(call, turn.run)
+    return {
+      id: turn.callId(index),
+      type,
+      name: call.name,
+      arguments: call.arguments === '' ? '{}' : call.arguments,
+      runsOn: type === 'function' && !wrong ? 'client' : 'server',
+      output: wrong ?? null,
+    }
+  })
+  return {
+    content: answer.content(),
+    calls,
+    usage: answer.usage() ?? noUsage,
+    ...(answer.finishReason() === 'length' && { incomplete: 'max_completion_tokens' as const }),
+  }
+}
+
+/** A call that cannot be carried out is answered at once: the model sees what was wrong and may mend it. */
+function whatIsWrong(call: { name: string; arguments: string }, run: RunRow): string | undefined {
+  const isKnown = builtInTool(call.name, run.tools) || declaresFunction(call.name, run.tools)
+  if (!isKnown) return `Error: there is no tool named ${JSON.stringify(call.name)}.`
+  const isPlainCode = call.name === 'code_interpreter'
+  if (isPlainCode || call.arguments === '' || isWholeJson(call.arguments)) return undefined
+  return 'Error: the arguments of this call are not valid JSON.'
+}
+
+/** For providers that do not tell. */
+const noUsage: Usage = {
+  prompt_tokens: 0,
+  completion_tokens: 0,
+  total_tokens: 0,
+  prompt_token_details: { cached_tokens: 0 },
+  completion_tokens_details: { reasoning_tokens: 0 },
+}
+
+function filtered(): ProviderError {
+  return new ProviderError({
+    message: "The provider's content filter stopped the answer.",
+    code: 'invalid_prompt',
+    retryable: false,
+  })
+}
+
+/** What Temporal is told: provider errors by their own rules, a wrong model name for good, and the rest again. */
+function asFailure(error: unknown, { run }: ClaimedTurn, attempt: number): unknown {
+  if (error instanceof ProviderError) {
+    return failureOf(error, {
+      number: attempt,
+      remainingMs: run.expires_at.getTime() - Date.now(),
+    })
+  }
+  if (error instanceof UnknownModelError) {
+    return ApplicationFailure.nonRetryable(error.message, 'invalid_prompt', error)
+  }
+  return error
+}

@@ -1,0 +1,179 @@
+import { ApplicationFailure, ApplicationFailureCategory } from '@temporalio/common'
+import OpenAI, { APIConnectionError, APIError } from 'openai'
+
+import type { ModelRoute } from '../models.ts'
+import type {
+  ChatCompletionChunk,
+  ChatCompletionCreateParamsStreaming as ChatRequest,
+} from '../wire/openai.ts'
+
+export interface Provider {
+  /** The chunks of a streamed answer. Throws a `ProviderError`; ends early, without one, when `signal` aborts. */
+  stream(route: ModelRoute, request: ChatRequest, signal: AbortSignal): AsyncIterable<ChatCompletionChunk>
+}
+
+export function createProvider(idleTimeoutMs: number): Provider {
+  const clients = new Map<string, OpenAI>()
+
+  function clientFor({ baseUrl, apiKey }: ModelRoute): OpenAI {
+    const key = `${baseUrl} ${apiKey}`
+    const client =
+      clients.get(key) ??
+      new OpenAI({
+        baseURL: baseUrl,
+        apiKey,
+        // Explicit, since the package reads them from the environment, where they are meant for other programs.
+        organization: null,
+        project: null,
+        // Temporal owns the retries.
+        maxRetries: 0,
+      })
+    clients.set(key, client)
+    return client
+  }
+
+  return {
+    async *stream(route, request, signal) {
+      const idle = new AbortController()
+      const timer = setTimeout(() => idle.abort(), idleTimeoutMs)
+      try {
+        const chunks = await clientFor(route).chat.completions.create(request, {
+          signal: AbortSignal.any([signal, idle.signal]),
+        })
+        for await (const chunk of chunks) {
+          timer.refresh()
+          yield chunk
+        }
+        // The package ends the loop without a word when it is aborted.
+        if (idle.signal.aborted) throw new Error('aborted')
+      } catch (error) {
+        if (signal.aborted) return
+        throw idle.signal.aborted ? silence(idleTimeoutMs) : providerError(error)
+      } finally {
+        clearTimeout(timer)
+      }
+    },
+  }
+}
+
+/** Why a model did not answer, in the words of the run's `last_error`. */
+export class ProviderError extends Error {
+  readonly code: 'server_error' | 'rate_limit_exceeded' | 'invalid_prompt'
+  readonly retryable: boolean
+  /** Milliseconds that the provider asked us to wait. */
+  readonly retryAfterMs: number | undefined
+
+  constructor(given: {
+    message: string
+    code: ProviderError['code']
+    retryable: boolean
+    retryAfterMs?: number | undefined
+    cause?: unknown
+  }) {
+    super(given.message, { cause: given.cause })
+    this.name = 'ProviderError'
+    this.code = given.code
+    this.retryable = given.retryable
+    this.retryAfterMs = given.retryAfterMs
+  }
+}
+
+/** The error as Temporal retries it: after the time that the provider asked for, never past the run's deadline. */
+export function failureOf(
+  error: ProviderError,
+  attempt: { number: number; remainingMs: number },
+): ApplicationFailure {
+  const waitMs = error.retryAfterMs
+  const isTooLate = waitMs !== undefined && waitMs >= attempt.remainingMs
+  const retried = error.retryable && !isTooLate
+  const tries = attempt.number === 1 ? 'once' : `${attempt.number} times`
+  const message = isTooLate
+    ? `${error.message} It asked to wait ${Math.ceil(waitMs / 1000)} s, which is past the run's deadline.`
+    : `${error.message} The call was tried ${tries}.`
+  return ApplicationFailure.create({
+    message,
+    type: error.code,
+    nonRetryable: !retried,
+    nextRetryDelay: retried ? waitMs : undefined,
+    // A provider that is busy is no fault of ours: Temporal keeps it out of the error metrics.
+    category: ApplicationFailureCategory.BENIGN,
+    cause: error,
+  })
+}
+
+/** The answer ended without saying why: the connection was closed in the middle, politely. */
+export function cutAnswer(): ProviderError {
+  return new ProviderError({
+    message: "The model's answer was cut off before its end.",
+    code: 'server_error',
+    retryable: true,
+  })
+}
+
+function silence(idleTimeoutMs: number): ProviderError {
+  return new ProviderError({
+    message: `The model was silent for ${idleTimeoutMs / 1000} s.`,
+    code: 'server_error',
+    retryable: true,
+  })
+}
+
+function providerError(error: unknown): ProviderError {
+  if (error instanceof APIError && error.status !== undefined) {
+    return httpError(error, error.status)
+  }
+  const reason = error instanceof APIConnectionError ? (error.cause ?? error) : error
+  const said = reason instanceof Error ? reason.message : String(reason)
+  return new ProviderError({
+    message: `The connection to the model failed: ${said}.`,
+    code: 'server_error',
+    retryable: true,
+    cause: error,
+  })
+}
+
+function httpError(error: APIError, status: number): ProviderError {
+  const headers = error.headers as Headers | undefined
+  const requestId = headers?.get('x-request-id')
+  const from = requestId ? `${status}, request ${requestId}` : `${status}`
+  return new ProviderError({
+    message: `The model's provider answered ${from}: ${detailOf(error)}`,
+    code: codeOf(error, status),
+    retryable: isRetryable(error, status, headers),
+    retryAfterMs: retryAfterMs(headers),
+    cause: error,
+  })
+}
+
+/** What the provider said, without the status that the package puts in front. */
+function detailOf(error: APIError): string {
+  const said = error.message.replace(/^\d{3} /, '').slice(0, 2000)
+  return /[.!?]$/.test(said) ? said : `${said}.`
+}
+
+function codeOf(error: APIError, status: number): ProviderError['code'] {
+  if (status === 429) return 'rate_limit_exceeded'
+  const isAboutThePrompt = status === 400 || status === 413 || status === 422
+  return isAboutThePrompt || error.code === 'context_length_exceeded' || error.code === 'content_filter'
+    ? 'invalid_prompt'
+    : 'server_error'
+}
+
+function isRetryable(error: APIError, status: number, headers: Headers | undefined): boolean {
+  const said = headers?.get('x-should-retry')
+  if (said === 'true' || said === 'false') return said === 'true'
+  // A quota that is used up is a 429 that no waiting helps.
+  if (error.code === 'insufficient_quota' || error.type === 'insufficient_quota') return false
+  return status === 408 || status === 409 || status === 429 || status >= 500
+}
+
+/** `retry-after-ms`, else `retry-after` in seconds or as an HTTP date. */
+export function retryAfterMs(headers: Headers | undefined, now = Date.now()): number | undefined {
+  const ms = Number(headers?.get('retry-after-ms') ?? Number.NaN)
+  if (ms >= 0) return ms
+  const value = headers?.get('retry-after')
+  if (!value) return undefined
+  const seconds = Number(value)
+  const waitMs = Number.isNaN(seconds) ? Date.parse(value) - now : seconds * 1000
+  return Number.isNaN(waitMs) ? undefined : Math.max(0, waitMs)
+}

@@ -1,0 +1,29 @@
+import type { Middleware } from 'koa'
+
+import type { Logger } from '../../log.ts'
+import { isConnectionError } from '../../store/db.ts'
+import { ApiError, envelope, serverError, unavailable } from '../../wire/errors.ts'
+import type { State } from '../context.ts'
+
+/** The one error path: what a stranger is told, and what we write down. */
+export function errorAnswers(log: Logger): Middleware<State> {
+  return async (ctx, next) => {
+    try {
+      await next()
+    } catch (error) {
+      const told = tellable(error)
+      if (told.status >= 500) {
+        log.error({ err: error, request_id: ctx.state.requestId, path: ctx.path }, 'a request failed')
+      }
+      ctx.status = told.status
+      // SDKs repeat 5xx by themselves; this says how soon that makes sense.
+      if (told.status === 503) ctx.set('retry-after', '1')
+      ctx.body = envelope(told)
+    }
+  }
+}
+
+function tellable(error: unknown): ApiError {
+  if (error instanceof ApiError) return error
+  return isConnectionError(error) ? unavailable('the database') : serverError()
+}

@@ -1,0 +1,33 @@
+import type Router from '@koa/router'
+
+import type { ListedModel } from '../models.ts'
+import { ApiError } from '../wire/errors.ts'
+import type { ApiDeps } from './app.ts'
+import type { Context, State } from './context.ts'
+
+export function modelRoutes(router: Router<State>, { models }: ApiDeps): void {
+  router.get('/models', list)
+  // Names hold slashes and colons: everything after /models/ is the name.
+  router.get('/models/*name', get)
+
+  async function list(ctx: Context): Promise<void> {
+    const data = await models.list()
+    ctx.body = { object: 'list', data: data.map(present) }
+  }
+
+  async function get(ctx: Context): Promise<void> {
+    const name = ctx.params['name'] ?? ''
+    const found = (await models.list()).find(({ id }) => id === name)
+    if (!found) {
+      throw new ApiError(404, `The model '${name}' does not exist or you do not have access to it.`, {
+        param: 'model',
+        code: 'model_not_found',
+      })
+    }
+    ctx.body = present(found)
+  }
+}
+
+function present({ id, created, ownedBy }: ListedModel) {
+  return { id, object: 'model', created, owned_by: ownedBy }
+}

@@ -1,0 +1,220 @@
+import type Router from '@koa/router'
+import { randomUUID } from 'node:crypto'
+import { Readable } from 'node:stream'
+
+import type { RunRow } from '../store/rows.ts'
+import type { NewRun } from '../store/runs.ts'
+import { ApiError, notFound } from '../wire/errors.ts'
+import { endsStream } from '../wire/events.ts'
+import { idFrom } from '../wire/ids.ts'
+import { page } from '../wire/page.ts'
+import { presentRun } from '../wire/present/run.ts'
+import { isSettled } from '../wire/run-status.ts'
+import type { ApiDeps } from './app.ts'
+import { pathId, readBody, type Context, type State } from './context.ts'
+import { IncludeQuery, ListQuery } from './lists.schema.ts'
+import { newMessage } from './messages.ts'
+import { CreateRun, CreateThreadAndRun, ModifyRun, SubmitToolOutputs } from './runs.schema.ts'
+import { sseFrames, sseHeaders } from './sse.ts'
+import { CreateThread } from './threads.schema.ts'
+import { newThread } from './threads.ts'
+import { filledTool, storedResources } from './tools.ts'
+import { parse, parseQuery } from './validation.ts'
+
+/** What poll helpers sleep between two looks where they do not announce themselves; the SDKs' own default is seconds. */
+const pollAfterMs = 50
+/** How long a poll that announces itself is held at most. */
+const holdMs = 5000
+
+export function runRoutes(router: Router<State>, deps: ApiDeps): void {
+  const { store, engine } = deps
+  router.post('/threads/runs', createThreadAndRun)
+  router.get('/threads/:thread_id/runs', list)
+  router.post('/threads/:thread_id/runs', create)
+  router.get('/threads/:thread_id/runs/:run_id', get)
+  router.post('/threads/:thread_id/runs/:run_id', modify)
+  router.post('/threads/:thread_id/runs/:run_id/cancel', cancel)
+  router.post('/threads/:thread_id/runs/:run_id/submit_tool_outputs', submitToolOutputs)
+
+  async function create(ctx: Context): Promise<void> {
+    const threadId = pathId(ctx, 'thread_id', 'thread')
+    parseQuery(IncludeQuery, ctx.query)
+    const body = await readBody(ctx, CreateRun, () => findThread(ctx))
+    const messages = (body.additional_messages ?? []).map(newMessage)
+    await begin(ctx, body, (run) =>
+      store.runs.create(run, threadId as RunRow['thread_id'], messages),
+    )
+  }
+
+  async function createThreadAndRun(ctx: Context): Promise<void> {
+    const { thread: given, tool_resources, ...body } = await readBody(ctx, CreateThreadAndRun)
+    const { thread, messages } = newThread(given ?? parse(CreateThread, {}))
+    messages.push(...(body.additional_messages ?? []).map(newMessage))
+    await begin(ctx, body, (run) =>
+      store.runs.create(
+        { ...run, ...(tool_resources && { toolResources: storedResources(tool_resources) }) },
+        thread,
+        messages,
+      ),
+    )
+  }
+
+  /** The part that both ways to create a run share: rows first, Temporal after the answer has begun. */
+  async function begin(
+    ctx: Context,
+    body: CreateRun,
+    insert: (run: NewRun) => Promise<RunRow>,
+  ): Promise<void> {
+    const run = newRun(ctx, body)
+    if (!body.stream) {
+      const row = await insert(run)
+      engine.deliver(row.id)
+      answer(ctx, row)
+      return
+    }
+    // Followed from before its first event, so that nothing has to be read back.
+    const closed = onClose(ctx)
+    const events = store.events.follow(run.id, 0, { signal: closed.signal, fresh: true })
+    try {
+      await insert(run)
+    } catch (error) {
+      closed.abort()
+      throw error
+    }
+    engine.deliver(run.id)
+    stream(ctx, run.id, events)
+  }
+
+  async function submitToolOutputs(ctx: Context): Promise<void> {
+    const body = await readBody(ctx, SubmitToolOutputs, () => find(ctx))
+    const key = keyOf(ctx)
+    const { run, after } = await store.runs.submitOutputs(key, body.tool_outputs)
+    engine.deliver(run.id)
+    if (!body.stream) return answer(ctx, run)
+    const { signal } = onClose(ctx)
+    stream(ctx, run.id, store.events.follow(run.id, after, { signal }))
+  }
+
+  async function cancel(ctx: Context): Promise<void> {
+    const run = await store.runs.requestCancel(keyOf(ctx))
+    engine.deliver(run.id)
+    answer(ctx, run)
+  }
+
+  async function get(ctx: Context): Promise<void> {
+    const isPoll = ctx.get('x-stainless-poll-helper') === 'true'
+    answer(ctx, isPoll ? await findSettled(ctx) : await find(ctx))
+  }
+
+  async function list(ctx: Context): Promise<void> {
+    const threadId = await findThread(ctx)
+    const query = parseQuery(ListQuery, ctx.query)
+    const found = await store.runs.list({ thread_id: threadId as RunRow['thread_id'] }, query)
+    ctx.body = page(found.rows.map(presentRun), found.hasMore)
+  }
+
+  async function modify(ctx: Context): Promise<void> {
+    const body = await readBody(ctx, ModifyRun, () => find(ctx))
+    const { id } = await find(ctx)
+    const row = await store.runs.modify(ctx.state.projectId, id, { metadata: body.metadata })
+    if (!row) throw notFound('run', id)
+    answer(ctx, row)
+  }
+
+  function answer(ctx: Context, row: RunRow): void {
+    const inspect = deps.inspectUrl(row.id)
+    if (inspect) ctx.set('x-run-inspect-url', inspect)
+    ctx.set('openai-poll-after-ms', String(pollAfterMs))
+    ctx.body = presentRun(row)
+  }
+
+  function stream(
+    ctx: Context,
+    runId: string,
+    events: ReturnType<typeof store.events.follow>,
+  ): void {
+    const inspect = deps.inspectUrl(runId)
+    if (inspect) ctx.set('x-run-inspect-url', inspect)
+    ctx.set(sseHeaders)
+    ctx.body = Readable.from(sseFrames(events, deps.draining), { objectMode: false })
+  }
+
+  /** The run once it is settled, or as it is when the client should ask again. */
+  async function findSettled(ctx: Context): Promise<RunRow> {
+    const run = await find(ctx)
+    if (isSettled(run.status)) return run
+    const after = await store.events.tip(run.id)
+    const again = await find(ctx)
+    if (isSettled(again.status)) return again
+    const signal = AbortSignal.any([
+      onClose(ctx).signal,
+      AbortSignal.timeout(holdMs),
+      deps.draining,
+    ])
+    for await (const events of store.events.follow(run.id, after, { signal })) {
+      if (events.some(({ event }) => endsStream(event))) break
+    }
+    return find(ctx)
+  }
+
+  async function find(ctx: Context): Promise<RunRow> {
+    const { projectId, threadId, runId } = keyOf(ctx)
+    const row = await store.runs.get(projectId, runId)
+    if (row && row.thread_id === threadId) return row
+    await findThread(ctx)
+    throw notFound('run', runId)
+  }
+
+  async function findThread(ctx: Context): Promise<string> {
+    const id = pathId(ctx, 'thread_id', 'thread')
+    if (!(await store.threads.get(ctx.state.projectId, id))) throw notFound('thread', id)
+    return id
+  }
+
+  function newRun(ctx: Context, body: CreateRun): NewRun {
+    if (body.on_active_run && body.on_active_run !== 'reject') {
+      throw new ApiError(400, `'on_active_run' may only be 'reject' on this server yet.`, {
+        param: 'on_active_run',
+        code: 'unsupported_value',
+      })
+    }
+    const lifeS = body.expires_after_seconds ?? deps.runExpiresAfterS
+    return {
+      id: idFrom('run', randomUUID()),
+      project_id: ctx.state.projectId,
+      assistant_id: body.assistant_id as RunRow['assistant_id'],
+      metadata: body.metadata ?? {},
+      expires_at: new Date(Date.now() + lifeS * 1000),
+      max_prompt_tokens: body.max_prompt_tokens ?? null,
+      max_completion_tokens: body.max_completion_tokens ?? null,
+      truncation_strategy: body.truncation_strategy,
+      tool_choice: body.tool_choice,
+      parallel_tool_calls: body.parallel_tool_calls,
+      additionalInstructions: body.additional_instructions ?? null,
+      overrides: {
+        ...(body.model && { model: body.model }),
+        ...(body.instructions && { instructions: body.instructions }),
+        ...(body.tools && { tools: body.tools.map(filledTool) }),
+        ...(body.temperature != null && { temperature: body.temperature }),
+        ...(body.top_p != null && { top_p: body.top_p }),
+        ...(body.reasoning_effort && { reasoning_effort: body.reasoning_effort }),
+        ...(body.response_format && { response_format: body.response_format }),
+      },
+    }
+  }
+}
+
+function keyOf(ctx: Context) {
+  return {
+    projectId: ctx.state.projectId,
+    threadId: pathId(ctx, 'thread_id', 'thread'),
+    runId: pathId(ctx, 'run_id', 'run'),
+  }
+}
+
+/** Aborts when the connection of the request is gone. */
+function onClose(ctx: Context): AbortController {
+  const closed = new AbortController()
+  ctx.res.once('close', () => closed.abort())
+  return closed
+}

@@ -1,0 +1,84 @@
+import { z } from 'zod'
+
+/**
+ * The only reader of environment variables. `loadConfig(process.env)` is called once by each main; everyone else is handed
+ * the piece that it needs. Units are in the names; a message says which variable to set and to what.
+ */
+export type Config = ReturnType<typeof loadConfig>
+
+const Roles = z.enum(['all', 'api', 'worker'])
+const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback)
+const seconds = (fallback: number, max: number) => z.coerce.number().positive().max(max).default(fallback)
+const url = z.url({ protocol: /^https?$/ }).transform((value) => value.replace(/\/+$/, ''))
+
+const Env = z.object({
+  ROLE: Roles.default('all'),
+  HOST: z.string().default('127.0.0.1'),
+  PORT: port(3000),
+  DATA_DIR: z.string().default('.data'),
+  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('warn'),
+  ADMIN_KEY: z.string().min(16).optional(),
+
+  DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/ }).optional(),
+  POSTGRES_PORT: port(5433),
+  TEMPORAL_ADDRESS: z.string().optional(),
+  TEMPORAL_NAMESPACE: z.string().default('longrun'),
+  TEMPORAL_TASK_QUEUE: z.string().default('runs'),
+  TEMPORAL_PORT: port(7233),
+  TEMPORAL_UI_PORT: port(8233),
+  TEMPORAL_UI_URL: url.optional(),
+  TEMPORAL_CLI_PATH: z.string().optional(),
+  CHROMA_URL: url.optional(),
+  CHROMA_PORT: port(8000),
+
+  UPSTREAM_BASE_URL: url.optional(),
+  UPSTREAM_API_KEY: z.string().optional(),
+  DEFAULT_MODEL: z.string().optional(),
+  MODELS_FILE: z.string().optional(),
+  MODEL_IDLE_TIMEOUT_S: seconds(120, 3600),
+  MODEL_ATTEMPTS: z.coerce.number().int().min(1).max(100).default(6),
+
+  RUN_EXPIRES_S: seconds(600, 90 * 86_400),
+  RUN_MAX_STEPS: z.coerce.number().int().min(1).max(1000).default(50),
+  SHUTDOWN_GRACE_S: seconds(5, 600),
+})
+
+/** Reads and checks the environment. Throws one Error that lists every bad variable, what it holds and what it accepts. */
+export function loadConfig(env: NodeJS.ProcessEnv) {
+  const set = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
+  const parsed = Env.safeParse(set)
+  if (!parsed.success) {
+    const lines = parsed.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`)
+    throw new Error(`The configuration is not usable:\n${lines.join('\n')}`)
+  }
+  const e = parsed.data
+  return {
+    role: e.ROLE,
+    host: e.HOST,
+    port: e.PORT,
+    dataDir: e.DATA_DIR,
+    logLevel: e.LOG_LEVEL,
+    adminKey: e.ADMIN_KEY,
+    databaseUrl: e.DATABASE_URL,
+    postgresPort: e.POSTGRES_PORT,
+    temporal: {
+      address: e.TEMPORAL_ADDRESS,
+      namespace: e.TEMPORAL_NAMESPACE,
+      taskQueue: e.TEMPORAL_TASK_QUEUE,
+      port: e.TEMPORAL_PORT,
+      uiPort: e.TEMPORAL_UI_PORT,
+      uiUrl: e.TEMPORAL_UI_URL,
+      cliPath: e.TEMPORAL_CLI_PATH,
+    },
+    chroma: { url: e.CHROMA_URL, port: e.CHROMA_PORT },
+    models: {
+      upstream: e.UPSTREAM_BASE_URL && { baseUrl: e.UPSTREAM_BASE_URL, apiKey: e.UPSTREAM_API_KEY },
+      defaultModel: e.DEFAULT_MODEL,
+      file: e.MODELS_FILE,
+      idleTimeoutMs: e.MODEL_IDLE_TIMEOUT_S * 1000,
+      attempts: e.MODEL_ATTEMPTS,
+    },
+    runs: { expiresAfterS: e.RUN_EXPIRES_S, maxSteps: e.RUN_MAX_STEPS },
+    shutdownGraceMs: e.SHUTDOWN_GRACE_S * 1000,
+  }
+}

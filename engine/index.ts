@@ -1,0 +1,75 @@
+import { Client } from '@temporalio/client'
+import type { NativeConnection } from '@temporalio/worker'
+
+import type { Logger } from '../log.ts'
+import type { Store } from '../store/index.ts'
+import { createDelivery } from './deliver.ts'
+import { every } from './loop.ts'
+import { createReconciler } from './reconcile.ts'
+
+/** The one place that speaks to Temporal's server on behalf of runs. */
+export interface Engine extends AsyncDisposable {
+  /** Delivers what the outbox holds for a run, soon and off the caller's path; what fails is delivered by the sweep. */
+  deliver(runId: string): void
+  /** How many workers poll for runs; undefined while Temporal cannot be reached. */
+  pollers(): Promise<number | undefined>
+}
+
+export interface EngineOptions {
+  store: Store
+  log: Logger
+  namespace: string
+  taskQueue: string
+  /** The connection, once it stands; the worker of the same process shares it, else runs do not start eagerly. */
+  connection: () => NativeConnection | undefined
+  /** Whether a worker of this process is running on that connection. */
+  hasWorker: () => boolean
+  modelAttempts: number
+  maxSteps: number
+}
+
+const sweepMs = 1000
+const reconcileMs = 60_000
+
+export function openEngine(options: EngineOptions): Engine {
+  const { log, namespace, taskQueue } = options
+  const clients = new WeakMap<NativeConnection, Client>()
+  const client = (): Client | undefined => {
+    const connection = options.connection()
+    if (!connection) return undefined
+    const known = clients.get(connection) ?? new Client({ connection, namespace })
+    clients.set(connection, known)
+    return known
+  }
+  const delivery = createDelivery({ ...options, client })
+  const reconciler = createReconciler({ ...options, client, start: delivery.start })
+  const loops = [
+    every(sweepMs, log, 'the outbox sweep', () => delivery.sweep()),
+    every(reconcileMs, log, 'the reconciler', () => reconciler.reconcile()),
+    every(sweepMs, log, 'the expiry of overdue runs', () => reconciler.expireOverdue()),
+  ]
+
+  return {
+    deliver: (runId) => void delivery.deliver(runId),
+    async pollers() {
+      const connection = options.connection()
+      if (!connection) return undefined
+      try {
+        const { pollers } = await connection.withDeadline(Date.now() + 3000, () =>
+          connection.workflowService.describeTaskQueue({
+            namespace,
+            taskQueue: { name: taskQueue },
+            taskQueueType: 1,
+          }),
+        )
+        return pollers?.length ?? 0
+      } catch {
+        return undefined
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      for (const loop of loops) await loop[Symbol.asyncDispose]()
+      await delivery[Symbol.asyncDispose]()
+    },
+  }
+}

@@ -1,0 +1,84 @@
+import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError, type Client } from '@temporalio/client'
+
+import type { RunRow } from '../store/rows.ts'
+import { assistantRunType } from '../workflows/messages.ts'
+import type { Delivery } from './deliver.ts'
+import type { EngineOptions } from './index.ts'
+
+export interface Reconciler {
+  /** Compares the runs that are open here with the workflows that are open there, and mends what does not fit. */
+  reconcile(): Promise<void>
+  /** Ends runs whose deadline has passed unheard, Temporal up or not: no lock outlives its run. */
+  expireOverdue(): Promise<void>
+}
+
+/** A run that is younger may not have reached Temporal's index yet. */
+const settledMs = 15_000
+/** The run's worker and its workflow come first: this is for when both are gone. */
+const overdueGraceMs = 5000
+/** Any number that no other program uses for an advisory lock in our database. */
+const reconcilerLock = 7_205_759_404
+
+export function createReconciler(
+  options: EngineOptions & { client: () => Client | undefined; start: Delivery['start'] },
+): Reconciler {
+  const { store, log } = options
+
+  async function mend(client: Client, run: RunRow): Promise<void> {
+    if (await isOpen(client, run.id)) return
+    const [now] = await store.runs.open(settledMs).then((open) => open.filter(({ id }) => id === run.id))
+    if (!now) return
+    try {
+      await options.start(client, now, null)
+      log.warn({ run_id: run.id, status: run.status }, 'the workflow of a run was gone; it has been started again')
+    } catch (error) {
+      if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error
+      const message = 'The workflow of the run ended without ending the run.'
+      await store.runs.end(run.id, { status: 'failed', error: { code: 'server_error', message } })
+      log.error({ run_id: run.id }, message)
+    }
+  }
+
+  return {
+    async reconcile() {
+      const client = options.client()
+      if (!client) return
+      await alone(async () => {
+        const runs = await store.runs.open(settledMs)
+        if (runs.length === 0) return
+        const open = new Set<string>()
+        const query = `WorkflowType = '${assistantRunType}' AND ExecutionStatus = 'Running'`
+        for await (const { workflowId } of client.workflow.list({ query })) open.add(workflowId)
+        for (const run of runs) if (!open.has(run.id)) await mend(client, run)
+      })
+    },
+    async expireOverdue() {
+      for (const { id } of await store.runs.overdue(overdueGraceMs)) {
+        await store.runs.end(id, { status: 'expired' })
+        log.warn({ run_id: id }, 'a run was past its deadline and has been expired')
+      }
+    },
+  }
+
+  /** One process of all reconciles at a time. */
+  async function alone(work: () => Promise<void>): Promise<void> {
+    await store.db.tx(async (tx) => {
+      const [lock] = await tx.sql<{ held: boolean }>(
+        'SELECT pg_try_advisory_xact_lock($1) AS held',
+        [reconcilerLock],
+      )
+      if (lock?.held) await work()
+    })
+  }
+}
+
+/** The index lags behind; the workflow itself does not. */
+async function isOpen(client: Client, workflowId: string): Promise<boolean> {
+  try {
+    const { status } = await client.workflow.getHandle(workflowId).describe()
+    return status.name === 'RUNNING'
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return false
+    throw error
+  }
+}

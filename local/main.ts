@@ -1,0 +1,64 @@
+import { loadConfig } from '../config.ts'
+import { createLogger } from '../log.ts'
+import { installRuntime } from '../worker/index.ts'
+import { startParts } from './parts.ts'
+import { readyLines } from './ready-lines.ts'
+import { serve } from './serve.ts'
+
+/** `npm start`: everything that is not named by a URL, and the role that `ROLE` gives this process. */
+async function main(): Promise<void> {
+  const began = performance.now()
+  const stop = stopSignal()
+  const config = loadConfig(process.env)
+  const log = createLogger(config.logLevel)
+  installRuntime(log)
+
+  await using stack = new AsyncDisposableStack()
+  const found = {
+    temporalCli: process.env['LONGRUN_TEMPORAL_CLI'],
+    chroma: process.env['LONGRUN_CHROMA'],
+  }
+  const parts = stack.use(await startParts(config, found, log, say))
+  if (stop.aborted) return
+  const serving = stack.use(await serve(config, parts.outside, log))
+  await Promise.race([serving.working, aborted(stop)])
+  if (stop.aborted) return
+
+  const tookS = (performance.now() - began) / 1000
+  for (const line of readyLines({ config, parts, serving, tookS, env: process.env })) say(line)
+  await aborted(stop)
+  say('Stopping: streams are closed and can be resumed, runs go on at the next start.')
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+/** Ctrl-C, a polite kill, or the end of the process that started us. A second Ctrl-C does not wait. */
+function stopSignal(): AbortSignal {
+  const stop = new AbortController()
+  const onSignal = (): void => {
+    if (stop.signal.aborted) process.exit(130)
+    stop.abort()
+  }
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, onSignal)
+  process.on('disconnect', () => stop.abort())
+  return stop.signal
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return
+  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+}
+
+try {
+  await main()
+  process.exit(0)
+} catch (error) {
+  // What a reader can mend is told without a stack; the cause is ours to read.
+  process.stderr.write(`\n${error instanceof Error ? error.message : String(error)}\n`)
+  if (error instanceof Error && error.cause instanceof Error) {
+    process.stderr.write(`Cause: ${error.cause.message}\n`)
+  }
+  process.exit(1)
+}

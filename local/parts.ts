@@ -1,0 +1,115 @@
+import type { Config } from '../config.ts'
+import type { Logger } from '../log.ts'
+import { createModels } from '../models.ts'
+import { createChildren, type Children } from './children.ts'
+import { startChroma } from './chroma.ts'
+import { startDemoModel } from './demo-model.ts'
+import { startPostgres } from './postgres.ts'
+import type { Outside } from './serve.ts'
+import { startTemporal } from './temporal.ts'
+
+export interface Parts extends AsyncDisposable {
+  outside: Outside
+  chromaUrl: string
+  /** What answers, for people: a URL, a file, or the demo model. */
+  modelName: string
+}
+
+/** What local/setup.mjs found for us; see there. */
+export interface Found {
+  temporalCli: string | undefined
+  chroma: string | undefined
+}
+
+/** Brings up whatever the configuration does not name a URL for. `tell` is called before a step that takes a moment. */
+export async function startParts(
+  config: Config,
+  found: Found,
+  log: Logger,
+  tell: (step: string) => void,
+): Promise<Parts> {
+  await using stack = new AsyncDisposableStack()
+  const { dataDir } = config
+  let supervisor: Children | undefined
+  const children = async (): Promise<Children> =>
+    (supervisor ??= stack.use(await createChildren({ dataDir, log })))
+
+  const models = await startModels(config, stack)
+  tell('Starting Postgres, Temporal and Chroma')
+  // One supervisor for all three; they do not wait for each other.
+  if (!config.databaseUrl || !config.temporal.address || !config.chroma.url) await children()
+  const [database, temporal, chroma] = await Promise.all([
+    config.databaseUrl
+      ? { url: config.databaseUrl }
+      : children().then((owner) =>
+          startPostgres({ children: owner, dataDir, port: config.postgresPort, database: 'longrun' }),
+        ),
+    config.temporal.address
+      ? { address: config.temporal.address, uiUrl: config.temporal.uiUrl }
+      : children().then((owner) =>
+          startTemporal({
+            children: owner,
+            dataDir,
+            cliPath: needed(found.temporalCli, 'TEMPORAL_ADDRESS'),
+            port: config.temporal.port,
+            uiPort: config.temporal.uiPort,
+            namespace: config.temporal.namespace,
+          }),
+        ),
+    config.chroma.url
+      ? { url: config.chroma.url }
+      : children().then((owner) =>
+          startChroma({
+            children: owner,
+            dataDir,
+            spec: needed(found.chroma, 'CHROMA_URL'),
+            port: config.chroma.port,
+          }),
+        ),
+  ])
+  const stop = stack.move()
+  return {
+    outside: {
+      databaseUrl: database.url,
+      temporalAddress: temporal.address,
+      temporalUiUrl: config.temporal.uiUrl ?? temporal.uiUrl,
+      models: models.models,
+    },
+    chromaUrl: chroma.url,
+    modelName: models.name,
+    [Symbol.asyncDispose]: () => stop.disposeAsync(),
+  }
+}
+
+async function startModels(config: Config, stack: AsyncDisposableStack) {
+  const { file, upstream, defaultModel } = config.models
+  if (upstream && isOurselves(upstream.baseUrl, config)) {
+    throw new Error(
+      `UPSTREAM_BASE_URL is ${upstream.baseUrl}, which is this server: name the model's own endpoint`,
+    )
+  }
+  if (file || upstream) {
+    const models = createModels({ file, upstream, defaultModel, env: process.env })
+    return { models, name: file ?? (upstream ? upstream.baseUrl : '') }
+  }
+  const demo = stack.use(await startDemoModel({ port: 0 }))
+  const models = createModels({
+    file: undefined,
+    upstream: { baseUrl: demo.url, apiKey: 'demo' },
+    defaultModel: undefined,
+    env: {},
+  })
+  return { models, name: 'the demo model, which only shows how things work' }
+}
+
+/** A server that asks itself for answers would never end; people set OPENAI_BASE_URL to us and copy it here. */
+function isOurselves(baseUrl: string, config: Config): boolean {
+  const { hostname, port } = new URL(baseUrl)
+  const loopback = ['127.0.0.1', 'localhost', '[::1]', config.host]
+  return loopback.includes(hostname) && Number(port || 80) === config.port
+}
+
+function needed(value: string | undefined, variable: string): string {
+  if (value !== undefined) return value
+  throw new Error(`Start with \`npm start\`, which gets what is missing, or set ${variable}`)
+}

@@ -1,0 +1,130 @@
+import { NativeConnection } from '@temporalio/worker'
+
+import { isLoopbackHost } from '../api/middleware/access.ts'
+import { startApi } from '../api/server.ts'
+import type { Config } from '../config.ts'
+import { connectPatiently } from '../engine/connection.ts'
+import { openEngine } from '../engine/index.ts'
+import type { Logger } from '../log.ts'
+import type { Models } from '../models.ts'
+import { openStore } from '../store/index.ts'
+import { startWorker, type RunWorker } from '../worker/index.ts'
+import { prepareNamespace } from './temporal.ts'
+
+export interface Serving extends AsyncDisposable {
+  /** The base URL for clients; undefined for a worker. */
+  url: string | undefined
+  /** Resolves once Temporal has been reached and, where there is one, the worker polls. */
+  working: Promise<void>
+  /** Whether anybody who reaches the port is let in. */
+  isOpen: boolean
+}
+
+/** What a process of a role needs from outside. */
+export interface Outside {
+  databaseUrl: string
+  temporalAddress: string
+  temporalUiUrl: string | undefined
+  models: Models
+}
+
+const workerRestartMs = 1000
+
+/**
+ * One process with the role that `config` gives it: the api, a worker, or both, which then share one connection to
+ * Temporal, so that runs start without a detour through the server.
+ */
+export async function serve(config: Config, outside: Outside, log: Logger): Promise<Serving> {
+  await using stack = new AsyncDisposableStack()
+  const store = stack.use(await openStore({ databaseUrl: outside.databaseUrl, log }))
+  const { namespace, taskQueue } = config.temporal
+  const { id: defaultProjectId } = await store.keys.defaultProject()
+  const access = {
+    keys: store.keys,
+    defaultProjectId,
+    adminKey: config.adminKey,
+    isLoopback: isLoopbackHost(config.host),
+  }
+  const isProtected = config.adminKey !== undefined || (await store.keys.any())
+  if (config.role !== 'worker' && !access.isLoopback && !isProtected) {
+    throw new Error(
+      `HOST is ${config.host}, which others can reach, and there are no API keys: make one with ` +
+        '`npm run admin -- key create`, or set ADMIN_KEY, or leave HOST at 127.0.0.1',
+    )
+  }
+
+  const stopping = new AbortController()
+  let connection: NativeConnection | undefined
+  let worker: RunWorker | undefined
+  const ready = Promise.withResolvers<void>()
+
+  const working = (async () => {
+    connection = await connectPatiently({ address: outside.temporalAddress, log }, stopping.signal)
+    if (!connection) return
+    await prepareNamespace(connection, namespace)
+    if (config.role === 'api') return ready.resolve()
+    while (!stopping.signal.aborted) {
+      worker = await startWorker({
+        connection,
+        namespace,
+        taskQueue,
+        store,
+        models: outside.models,
+        log,
+        modelIdleTimeoutMs: config.models.idleTimeoutMs,
+        dataDir: config.dataDir,
+        shutdownGraceMs: config.shutdownGraceMs,
+      })
+      ready.resolve()
+      await worker.finished.catch((error: unknown) => log.error({ err: error }, 'the worker stopped; it is started again'))
+      worker = undefined
+      if (!stopping.signal.aborted) await new Promise((resolve) => setTimeout(resolve, workerRestartMs))
+    }
+  })().catch((error: unknown) => ready.reject(error))
+  stack.defer(async () => {
+    stopping.abort()
+    await worker?.[Symbol.asyncDispose]()
+    await working
+    await connection?.close()
+  })
+
+  // A process that only works reconciles too: there may be no api for a while.
+  const engine = stack.use(
+    openEngine({
+      store,
+      log,
+      namespace,
+      taskQueue,
+      connection: () => connection,
+      hasWorker: () => worker !== undefined,
+      modelAttempts: config.models.attempts,
+      maxSteps: config.runs.maxSteps,
+    }),
+  )
+  const api =
+    config.role === 'worker'
+      ? undefined
+      : stack.use(
+          await startApi({
+            store,
+            engine,
+            models: outside.models,
+            log,
+            access,
+            host: config.host,
+            port: config.port,
+            graceMs: config.shutdownGraceMs,
+            runExpiresAfterS: config.runs.expiresAfterS,
+            inspectUrl: (runId) =>
+              outside.temporalUiUrl &&
+              `${outside.temporalUiUrl}/namespaces/${namespace}/workflows/${runId}`,
+          }),
+        )
+  const stop = stack.move()
+  return {
+    url: api?.url,
+    working: ready.promise,
+    isOpen: !isProtected,
+    [Symbol.asyncDispose]: () => stop.disposeAsync(),
+  }
+}

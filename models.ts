@@ -1,0 +1,190 @@
+import { readFileSync } from 'node:fs'
+
+import { z } from 'zod'
+
+/**
+ * The models table: which endpoint answers to a name, and what must be known of it. Any OpenAI-compatible
+ * `/chat/completions` will do. Read at boot from `MODELS_FILE`, or made of `UPSTREAM_BASE_URL` alone.
+ */
+export interface Models {
+  /** Where the name is answered; never undefined, since unknown names pass through or go to the default. */
+  resolve(name: string): Promise<ModelRoute>
+  /** The names to offer, for GET /v1/models. */
+  list(): Promise<ListedModel[]>
+}
+
+export interface ModelRoute {
+  baseUrl: string
+  apiKey: string
+  /** The name at the endpoint. */
+  upstreamName: string
+  /** Tokens. */
+  contextSize: number
+  quirks: Quirks
+}
+
+export interface ListedModel {
+  id: string
+  created: number
+  ownedBy: string
+}
+
+export type Quirks = z.infer<typeof Quirks>
+
+const Quirks = z.strictObject({
+  /** The endpoint refuses `parallel_tool_calls`. */
+  no_parallel_tool_calls: z.boolean().default(false),
+  /** The endpoint refuses `stream_options`, and so tells no usage. */
+  no_stream_options: z.boolean().default(false),
+  /** The name of the parameter that limits what the model writes. */
+  max_tokens_name: z.enum(['max_completion_tokens', 'max_tokens']).default('max_completion_tokens'),
+})
+
+const ModelsFile = z.strictObject({
+  /** The entry for names that no other entry matches; without it they are errors of the run. */
+  default: z.string().optional(),
+  models: z.array(
+    z.strictObject({
+      /** A name, or a pattern with `*`. */
+      name: z.string().min(1),
+      base_url: z.url(),
+      /** The key itself, or better the name of the variable that holds it. */
+      api_key: z.string().optional(),
+      api_key_env: z.string().optional(),
+      /** The name at the endpoint, if it is another one. */
+      upstream_name: z.string().optional(),
+      context_size: z.number().int().positive().default(128_000),
+      quirks: Quirks.default(Quirks.parse({})),
+    }),
+  ),
+})
+
+export interface ModelsConfig {
+  file: string | undefined
+  upstream: { baseUrl: string; apiKey: string | undefined } | undefined | ''
+  defaultModel: string | undefined
+  env: NodeJS.ProcessEnv
+}
+
+/** An upstream that lists its models is asked again after this long. */
+const listedForMs = 60_000
+const defaultContextSize = 128_000
+
+/** Throws where the models file cannot be read or is wrong, saying where. */
+export function createModels(config: ModelsConfig): Models {
+  if (config.file) return fromFile(config.file, config.defaultModel, config.env)
+  if (config.upstream) return fromUpstream(config.upstream, config.defaultModel)
+  throw new Error('No model is configured: set UPSTREAM_BASE_URL or MODELS_FILE')
+}
+
+/** For a request that no endpoint answers to. */
+export class UnknownModelError extends Error {
+  constructor(name: string, known: string[]) {
+    super(`The model '${name}' is not in the models file, which names: ${known.join(', ')}.`)
+    this.name = 'UnknownModelError'
+  }
+}
+
+function fromUpstream(
+  upstream: { baseUrl: string; apiKey: string | undefined },
+  defaultModel: string | undefined,
+): Models {
+  const apiKey = upstream.apiKey ?? 'none'
+  const listed = cached(() => listUpstream(upstream.baseUrl, apiKey), listedForMs)
+  return {
+    async resolve(name) {
+      const upstreamName = defaultModel && !(await knows(listed, name)) ? defaultModel : name
+      return {
+        baseUrl: upstream.baseUrl,
+        apiKey,
+        upstreamName,
+        contextSize: defaultContextSize,
+        quirks: Quirks.parse({}),
+      }
+    },
+    list: async () => (await listed()) ?? [],
+  }
+}
+
+function fromFile(path: string, defaultModel: string | undefined, env: NodeJS.ProcessEnv): Models {
+  const parsed = ModelsFile.safeParse(readJson(path))
+  if (!parsed.success) throw new Error(`${path} is not usable:\n${z.prettifyError(parsed.error)}`)
+  const { models, default: fallback = defaultModel } = parsed.data
+  const find = (name: string) => models.find((model) => matches(model.name, name))
+  return {
+    async resolve(name) {
+      const model = find(name) ?? (fallback === undefined ? undefined : find(fallback))
+      if (!model) throw new UnknownModelError(name, models.map((one) => one.name))
+      const ownName = model.name.includes('*') ? name : model.name
+      const key = model.api_key_env ? env[model.api_key_env] : model.api_key
+      return {
+        baseUrl: model.base_url.replace(/\/+$/, ''),
+        apiKey: key ?? 'none',
+        upstreamName: model.upstream_name ?? ownName,
+        contextSize: model.context_size,
+        quirks: model.quirks,
+      }
+    },
+    list: async () =>
+      models
+        .filter(({ name }) => !name.includes('*'))
+        .map(({ name }) => ({ id: name, created: 0, ownedBy: 'longrun' })),
+  }
+}
+
+function readJson(path: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'))
+  } catch (error) {
+    throw new Error(`The models file ${path} could not be read`, { cause: error })
+  }
+}
+
+function matches(pattern: string, name: string): boolean {
+  const parts = pattern.split('*').map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+  return new RegExp(`^${parts.join('.*')}$`).test(name)
+}
+
+/** An upstream that cannot list its models is taken to know every name. */
+async function knows(
+  listed: () => Promise<ListedModel[] | undefined>,
+  name: string,
+): Promise<boolean> {
+  const models = await listed()
+  return !models || models.some(({ id }) => id === name)
+}
+
+const ModelList = z.object({
+  data: z.array(
+    z.object({ id: z.string(), created: z.number().catch(0), owned_by: z.string().catch('upstream') }),
+  ),
+})
+
+async function listUpstream(baseUrl: string, apiKey: string): Promise<ListedModel[] | undefined> {
+  try {
+    const answer = await fetch(`${baseUrl}/models`, {
+      headers: { authorization: `Bearer ${apiKey}` },
+      signal: AbortSignal.timeout(5000),
+    })
+    const { data } = ModelList.parse(await answer.json())
+    return data.map(({ id, created, owned_by }) => ({ id, created, ownedBy: owned_by }))
+  } catch {
+    // Many servers have no such list, and one that is away now is asked again later.
+    return undefined
+  }
+}
+
+/** The last good answer for `ms`; callers at the same time share one request. */
+function cached<T>(load: () => Promise<T | undefined>, ms: number): () => Promise<T | undefined> {
+  let held: { value: Promise<T | undefined>; until: number } | undefined
+  return () => {
+    if (!held || held.until < Date.now()) {
+      const value = load()
+      held = { value, until: Date.now() + ms }
+      void value.then((loaded) => {
+        if (loaded === undefined && held?.value === value) held.until = Date.now() + 5000
+      })
+    }
+    return held.value
+  }
+}

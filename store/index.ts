@@ -1,0 +1,89 @@
+import type { Logger } from '../log.ts'
+import { openDb, type Db } from './db.ts'
+import { openEventLog, type EventLog } from './events.ts'
+import { createKeys, type Keys } from './keys.ts'
+import { createMessages, type Messages } from './messages.ts'
+import { migrate } from './migrations/index.ts'
+import { defineModels } from './models/index.ts'
+import { createObjects, type Objects } from './objects.ts'
+import { createOutbox, type Outbox } from './outbox.ts'
+import type {
+  AssistantRow,
+  MessageRow,
+  RunRow,
+  RunStepRow,
+  ThreadRow,
+  ToolCallRow,
+} from './rows.ts'
+import { createRuns, type Runs } from './runs.ts'
+import { listPage, type ListQuery, type Rows } from './lists.ts'
+import { createToolCalls, type ToolCalls } from './tool-calls.ts'
+import { createTurns, type Turns } from './turns.ts'
+
+/** All that outlives a process. The only way in for other folders is `openStore`. */
+export interface Store extends AsyncDisposable {
+  db: Db
+  keys: Keys
+  assistants: Objects<AssistantRow>
+  threads: Objects<ThreadRow>
+  messages: Omit<Objects<MessageRow>, 'create'> & Messages
+  runs: Omit<Objects<RunRow>, 'create'> & Runs
+  steps: Steps
+  turns: Turns
+  toolCalls: ToolCalls
+  events: EventLog
+  outbox: Outbox
+}
+
+export interface Steps {
+  list(runId: string, query: ListQuery): Promise<Rows<RunStepRow>>
+  get(runId: string, stepId: string): Promise<RunStepRow | undefined>
+  /** The tool calls of these steps, by step. */
+  calls(steps: RunStepRow[]): Promise<Map<string, ToolCallRow[]>>
+}
+
+/** Opens the store and brings its schema up to date. */
+export async function openStore(options: {
+  databaseUrl: string
+  log: Logger
+  maxConnections?: number
+}): Promise<Store> {
+  const db = openDb(options.databaseUrl, options.maxConnections ?? 20)
+  const applied = await migrate(db.sequelize)
+  if (applied.length > 0) options.log.info({ applied }, 'the schema has been brought up to date')
+  const models = defineModels(db.sequelize)
+  const events = openEventLog(db, options)
+  const turns = createTurns(db, events, options.log)
+  return {
+    db,
+    events,
+    turns,
+    keys: createKeys(db),
+    assistants: createObjects(db, models.assistants),
+    threads: createObjects(db, models.threads),
+    messages: { ...createObjects(db, models.messages), ...createMessages(db), },
+    runs: { ...createObjects(db, models.runs), ...createRuns(db, events, options.log) },
+    steps: {
+      list: (runId, query) =>
+        listPage(models.runSteps, { run_id: runId, superseded: false }, query),
+      async get(runId, stepId) {
+        const found = await models.runSteps.findOne({ where: { id: stepId, run_id: runId }, raw: true })
+        return (found as unknown as RunStepRow | null) ?? undefined
+      },
+      async calls(steps) {
+        const rows = await db.sql<ToolCallRow>(
+          'SELECT * FROM tool_calls WHERE step_id = ANY ($1::text[]) ORDER BY step_id, idx',
+          [steps.map(({ id }) => id)],
+        )
+        return Map.groupBy(rows, ({ step_id }) => step_id as string)
+      },
+    },
+    toolCalls: createToolCalls(db),
+    outbox: createOutbox(db),
+    async [Symbol.asyncDispose]() {
+      await turns[Symbol.asyncDispose]()
+      await events[Symbol.asyncDispose]()
+      await db.sequelize.close()
+    },
+  }
+}

@@ -1,0 +1,67 @@
+import { Op, type WhereOptions } from 'sequelize'
+
+import { invalidParameter } from '../wire/errors.ts'
+import type { TableOf } from './models/index.ts'
+
+/** Which part of a list: `after` and `before` are ids, both exclusive. */
+export interface ListQuery {
+  limit: number
+  order: 'asc' | 'desc'
+  after?: string | undefined
+  before?: string | undefined
+}
+
+export interface Rows<Row> {
+  rows: Row[]
+  hasMore: boolean
+}
+
+interface Sequenced {
+  id: string
+  /** Threads have none: they are never listed. */
+  seq?: string
+}
+
+/**
+ * A page of a list that `where` selects, by keyset over `seq`: as fast at a million rows as at ten, and stable while rows
+ * are added. A cursor that is not in this list is a 400 which names it.
+ */
+export async function listPage<Row extends Sequenced>(
+  table: TableOf<Row>,
+  where: Partial<Record<keyof Row, unknown>>,
+  query: ListQuery,
+): Promise<Rows<Row>> {
+  const bounds: object[] = []
+  const forward = query.order === 'asc'
+  if (query.after !== undefined) {
+    const seq = await cursor(table, where, 'after', query.after)
+    bounds.push({ [forward ? Op.gt : Op.lt]: seq })
+  }
+  if (query.before !== undefined) {
+    const seq = await cursor(table, where, 'before', query.before)
+    bounds.push({ [forward ? Op.lt : Op.gt]: seq })
+  }
+  // The page that precedes `before` ends there: it is read backwards from the cursor and turned round.
+  const backwards = query.before !== undefined && query.after === undefined
+  const direction = forward === backwards ? 'DESC' : 'ASC'
+  const found = await table.findAll({
+    where: { ...where, ...(bounds.length > 0 && { seq: { [Op.and]: bounds } }) } as WhereOptions<Row>,
+    order: [['seq', direction]],
+    limit: query.limit + 1,
+    raw: true,
+  })
+  // With `raw` Sequelize hands out plain rows; its types do not say so.
+  const rows = found.slice(0, query.limit) as unknown as Row[]
+  return { rows: backwards ? rows.toReversed() : rows, hasMore: found.length > query.limit }
+}
+
+async function cursor<Row extends Sequenced>(
+  table: TableOf<Row>,
+  where: Partial<Record<keyof Row, unknown>>,
+  name: 'after' | 'before',
+  id: string,
+): Promise<string | undefined> {
+  const found = await table.findOne({ where: { ...where, id } as WhereOptions<Row>, raw: true })
+  if (!found) throw invalidParameter(name, `no object with id '${id}' is in this list`)
+  return (found as unknown as Row).seq
+}

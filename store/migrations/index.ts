@@ -1,0 +1,29 @@
+import { QueryTypes, type Sequelize } from 'sequelize'
+import { SequelizeStorage, Umzug } from 'umzug'
+
+import * as runs from './0001-runs.ts'
+
+/** In the order in which they are applied; a released one is never edited. */
+const migrations = [runs]
+
+/** Any number that no other program uses for an advisory lock in our database. */
+const migrationLock = 7_205_759_403
+
+/** Brings the schema up to date. Safe when several processes start at once: one migrates, the others wait for it. */
+export async function migrate(sequelize: Sequelize): Promise<string[]> {
+  const umzug = new Umzug({
+    migrations: migrations.map(({ name, up, down }) => ({ name, up, down })),
+    context: sequelize.getQueryInterface(),
+    storage: new SequelizeStorage({ sequelize, tableName: 'migrations' }),
+    logger: undefined,
+  })
+  return sequelize.transaction(async (transaction) => {
+    await sequelize.query('SELECT pg_advisory_xact_lock($1)', {
+      bind: [migrationLock],
+      type: QueryTypes.SELECT,
+      transaction,
+    })
+    const done = await umzug.up()
+    return done.map(({ name }) => name)
+  })
+}

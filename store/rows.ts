@@ -1,0 +1,230 @@
+import type { Id } from '../wire/ids.ts'
+import type { RunStatus } from '../wire/run-status.ts'
+
+/**
+ * The rows of Postgres, one interface a table, columns named as in SQL. Times are `Date`; `seq` orders a list and is a
+ * bigint that `pg` hands over as text. What the wire defines is kept as the client sent it, in jsonb.
+ */
+export type Metadata = Record<string, string>
+export type Json = Record<string, unknown>
+
+export interface ProjectRow {
+  id: Id<'project'>
+  name: string
+  created_at: Date
+}
+
+export interface ApiKeyRow {
+  id: Id<'key'>
+  project_id: Id<'project'>
+  /** SHA-256 of the key; the key itself is shown once and kept nowhere. */
+  hash: Buffer
+  /** The last four characters, so that people can tell their keys apart. */
+  tail: string
+  name: string
+  created_at: Date
+  revoked_at: Date | null
+}
+
+export type ToolRow =
+  | { type: 'code_interpreter' }
+  | { type: 'file_search'; file_search?: Json }
+  | { type: 'function'; function: FunctionTool }
+
+export interface FunctionTool {
+  name: string
+  description?: string
+  parameters?: Json
+  strict?: boolean | null
+}
+
+export interface ToolResources {
+  code_interpreter?: { file_ids: string[] }
+  file_search?: { vector_store_ids: string[] }
+}
+
+/** What an assistant and a run, which copies it, have in common. */
+interface Settings {
+  model: string
+  instructions: string | null
+  tools: ToolRow[]
+  tool_resources: ToolResources
+  temperature: number | null
+  top_p: number | null
+  reasoning_effort: string | null
+  response_format: 'auto' | Json
+}
+
+export interface AssistantRow extends Settings {
+  id: Id<'assistant'>
+  project_id: Id<'project'>
+  seq: string
+  created_at: Date
+  name: string | null
+  description: string | null
+  metadata: Metadata
+}
+
+export interface ThreadRow {
+  id: Id<'thread'>
+  project_id: Id<'project'>
+  created_at: Date
+  tool_resources: ToolResources
+  metadata: Metadata
+}
+
+export type MessageStatus = 'in_progress' | 'incomplete' | 'completed'
+
+export type ContentPart =
+  | { type: 'text'; text: { value: string; annotations: Json[] } }
+  | { type: 'refusal'; refusal: string }
+  | { type: 'image_file'; image_file: { file_id: string; detail: string } }
+  | { type: 'image_url'; image_url: { url: string; detail: string } }
+
+export interface MessageRow {
+  id: Id<'message'>
+  project_id: Id<'project'>
+  thread_id: Id<'thread'>
+  seq: string
+  created_at: Date
+  role: 'user' | 'assistant'
+  status: MessageStatus
+  content: ContentPart[]
+  attachments: Json[]
+  metadata: Metadata
+  assistant_id: Id<'assistant'> | null
+  run_id: Id<'run'> | null
+  /** The model turn of the run that wrote it; null for messages that a client created. */
+  turn: number | null
+  completed_at: Date | null
+  incomplete_at: Date | null
+  incomplete_reason: string | null
+  /** Written by an attempt that was cut and begun anew: in no list and no prompt. */
+  superseded: boolean
+}
+
+export interface Usage {
+  prompt_tokens: number
+  completion_tokens: number
+  total_tokens: number
+  prompt_token_details: { cached_tokens: number }
+  completion_tokens_details: { reasoning_tokens: number }
+}
+
+export interface RunFailure {
+  code: 'server_error' | 'rate_limit_exceeded' | 'invalid_prompt'
+  message: string
+}
+
+export interface FunctionCall {
+  id: Id<'call'>
+  type: 'function'
+  function: { name: string; arguments: string }
+}
+
+export interface RunRow extends Settings {
+  id: Id<'run'>
+  project_id: Id<'project'>
+  thread_id: Id<'thread'>
+  assistant_id: Id<'assistant'>
+  seq: string
+  status: RunStatus
+  /** At most one run of a thread holds its lock; the transaction that ends a run gives it back. */
+  holds_lock: boolean
+  created_at: Date
+  started_at: Date | null
+  expires_at: Date
+  cancelled_at: Date | null
+  failed_at: Date | null
+  completed_at: Date | null
+  required_action: { step_id: Id<'step'>; tool_calls: FunctionCall[] } | null
+  last_error: RunFailure | null
+  incomplete_reason: string | null
+  metadata: Metadata
+  usage: Usage | null
+  max_prompt_tokens: number | null
+  max_completion_tokens: number | null
+  truncation_strategy: { type: 'auto' | 'last_messages'; last_messages: number | null }
+  tool_choice: string | Json
+  parallel_tool_calls: boolean
+}
+
+export type StepStatus = 'in_progress' | 'completed' | 'failed' | 'cancelled' | 'expired'
+
+export interface RunStepRow {
+  id: Id<'step'>
+  project_id: Id<'project'>
+  thread_id: Id<'thread'>
+  run_id: Id<'run'>
+  assistant_id: Id<'assistant'>
+  seq: string
+  turn: number
+  type: 'message_creation' | 'tool_calls'
+  status: StepStatus
+  /** The message of a `message_creation` step. */
+  message_id: Id<'message'> | null
+  created_at: Date
+  expires_at: Date
+  expired_at: Date | null
+  cancelled_at: Date | null
+  failed_at: Date | null
+  completed_at: Date | null
+  last_error: RunFailure | null
+  usage: Usage | null
+  superseded: boolean
+}
+
+export interface ToolCallRow {
+  id: Id<'call'>
+  run_id: Id<'run'>
+  step_id: Id<'step'>
+  turn: number
+  /** Position among the calls of its step. */
+  idx: number
+  type: 'code_interpreter' | 'file_search' | 'function'
+  name: string
+  /** What the model wrote, unparsed. */
+  arguments: string
+  /** What the model is told; null until the call has been carried out. */
+  output: string | null
+  /** What a built-in tool shows in the step, e.g. the code interpreter's `outputs`. */
+  outputs: Json[]
+  /** Who carries it out: this server, or the client by submit_tool_outputs. */
+  runs_on: 'server' | 'client'
+  fence: number
+}
+
+/** One model turn of a run. `fence` counts attempts: a write that carries an older one changes nothing. */
+export interface TurnRow {
+  run_id: Id<'run'>
+  turn: number
+  generation: number
+  generation_id: string
+  fence: number
+  /** Whether a client may have seen something of this generation. */
+  emitted: boolean
+  result: TurnResult | null
+}
+
+/** How a model turn ended; kept with the turn, so that no finished model call is ever made twice. */
+export type TurnResult =
+  | { kind: 'ended'; status: RunStatus | 'gone' }
+  | { kind: 'tools'; stepId: Id<'step'>; calls: ServerCall[]; waitsForClient: boolean }
+  | { kind: 'requires_action'; stepId: Id<'step'> }
+
+export interface ServerCall {
+  id: Id<'call'>
+  name: string
+}
+
+export interface OutboxRow {
+  id: string
+  run_id: Id<'run'>
+  command: OutboxCommand
+  created_at: Date
+}
+
+export type OutboxCommand =
+  | { kind: 'start' }
+  | { kind: 'tool_outputs'; stepId: Id<'step'> }
+  | { kind: 'cancel' }

@@ -1,0 +1,37 @@
+import type { Sql } from './db.ts'
+
+/** Inserts rows of one shape and gives them back whole, in the order given. Table and columns are our own names. */
+export async function insert<Row extends object>(
+  sql: Sql,
+  table: string,
+  rows: Partial<Row>[],
+): Promise<Row[]> {
+  const [first] = rows
+  if (!first) return []
+  const columns = Object.keys(first)
+  const values: unknown[] = []
+  const tuples = rows.map((row) => {
+    const marks = columns.map((column) => `$${values.push(bound(row[column as keyof Row]))}`)
+    return `(${marks.join(', ')})`
+  })
+  return sql<Row>(
+    `INSERT INTO ${table} (${columns.join(', ')}) VALUES ${tuples.join(', ')} RETURNING *`,
+    values,
+  )
+}
+
+/** `SET` assignments of a patch, numbered after the `offset` values that the statement has already. */
+export function assignments(patch: object, offset: number): { set: string; values: unknown[] } {
+  const entries = Object.entries(patch)
+  return {
+    set: entries.map(([column], i) => `${column} = $${offset + i + 1}`).join(', '),
+    values: entries.map(([, value]) => bound(value)),
+  }
+}
+
+/** Our tables have no array columns: an object that is no date is jsonb. */
+function bound(value: unknown): unknown {
+  const isJson =
+    typeof value === 'object' && value !== null && !(value instanceof Date) && !Buffer.isBuffer(value)
+  return isJson ? JSON.stringify(value) : value
+}

@@ -1,0 +1,124 @@
+import type { ContentPart } from '../store/rows.ts'
+
+/**
+ * The deltas that we send, as values: what a model turn emits, what the writer merges and what a crash is mended from.
+ * A message of ours has one text part and one refusal at most, in the order in which the model began them.
+ */
+export type Delta =
+  | { of: 'message'; id: string; index: number; type: 'text' | 'refusal'; text: string; first: boolean }
+  | { of: 'call'; stepId: string; index: number; opened: OpenedCall }
+  | { of: 'arguments'; stepId: string; index: number; type: CallType; text: string }
+
+export type CallType = 'code_interpreter' | 'file_search' | 'function'
+
+export interface OpenedCall {
+  id: string
+  type: CallType
+  name: string
+}
+
+/** One delta in place of two, where the second only continues the first; undefined where both are needed. */
+export function mergeDeltas(a: Delta, b: Delta): Delta | undefined {
+  if (a.of === 'message' && b.of === 'message') {
+    const continues = a.id === b.id && a.index === b.index && a.type === b.type && !b.first
+    return continues ? { ...a, text: a.text + b.text } : undefined
+  }
+  if (a.of === 'arguments' && b.of === 'arguments') {
+    const continues = a.stepId === b.stepId && a.index === b.index
+    return continues ? { ...a, text: a.text + b.text } : undefined
+  }
+  return undefined
+}
+
+export interface DeltaEvent {
+  event: 'thread.message.delta' | 'thread.run.step.delta'
+  data: string
+}
+
+/** A delta on the wire. Ids and names go out once, since clients concatenate whatever strings they get (spec 4.4). */
+export function deltaEvent(delta: Delta): DeltaEvent {
+  switch (delta.of) {
+    case 'message':
+      return {
+        event: 'thread.message.delta',
+        data: JSON.stringify({
+          id: delta.id,
+          object: 'thread.message.delta',
+          delta: { content: [contentDelta(delta)] },
+        }),
+      }
+    case 'call':
+      return stepDelta(delta.stepId, openedCall(delta.index, delta.opened))
+    case 'arguments':
+      return stepDelta(delta.stepId, callArguments(delta))
+    default:
+      return delta satisfies never
+  }
+}
+
+/** The content that the deltas of a message add up to; what is left of a message whose writer is gone. */
+export function contentOf(deltas: { data: string }[]): ContentPart[] {
+  const parts: ContentPart[] = []
+  for (const { data } of deltas) {
+    // The log holds what `deltaEvent` above wrote, so its shape is known.
+    const { delta } = JSON.parse(data) as { delta: { content: WireContent[] } }
+    for (const piece of delta.content) {
+      const part = parts[piece.index]
+      if (piece.type === 'text') {
+        if (part?.type === 'text') part.text.value += piece.text.value
+        else parts[piece.index] = { type: 'text', text: { value: piece.text.value, annotations: [] } }
+      } else if (part?.type === 'refusal') part.refusal += piece.refusal
+      else parts[piece.index] = { type: 'refusal', refusal: piece.refusal }
+    }
+  }
+  return parts.filter((part) => part !== undefined)
+}
+
+type WireContent =
+  | { index: number; type: 'text'; text: { value: string; annotations?: [] } }
+  | { index: number; type: 'refusal'; refusal: string }
+
+function contentDelta(delta: Extract<Delta, { of: 'message' }>): WireContent {
+  const { index, text } = delta
+  if (delta.type === 'refusal') return { index, type: 'refusal', refusal: text }
+  return delta.first
+    ? { index, type: 'text', text: { value: text, annotations: [] } }
+    : { index, type: 'text', text: { value: text } }
+}
+
+function stepDelta(id: string, call: object): DeltaEvent {
+  return {
+    event: 'thread.run.step.delta',
+    data: JSON.stringify({
+      id,
+      object: 'thread.run.step.delta',
+      delta: { step_details: { type: 'tool_calls', tool_calls: [call] } },
+    }),
+  }
+}
+
+function openedCall(index: number, { id, type, name }: OpenedCall): object {
+  switch (type) {
+    case 'function':
+      return { index, id, type, function: { name, arguments: '', output: null } }
+    case 'code_interpreter':
+      return { index, id, type, code_interpreter: { input: '', outputs: [] } }
+    case 'file_search':
+      return { index, id, type, file_search: {} }
+    default:
+      return type satisfies never
+  }
+}
+
+function callArguments({ index, type, text }: Extract<Delta, { of: 'arguments' }>): object {
+  switch (type) {
+    case 'function':
+      return { index, type, function: { arguments: text } }
+    case 'code_interpreter':
+      return { index, type, code_interpreter: { input: text } }
+    case 'file_search':
+      return { index, type, file_search: {} }
+    default:
+      return type satisfies never
+  }
+}

@@ -1,0 +1,398 @@
+/**
+ * What an HTTP caller is told when a request is refused. The texts are those that the original service is known to send,
+ * because clients match on them; where a text is ours the factory says so.
+ */
+export class ApiError extends Error {
+  status: number
+  type: ErrorType
+  param: string | null
+  code: string | null
+
+  constructor(status: number, message: string, detail: ErrorDetail = {}) {
+    super(message)
+    this.name = 'ApiError'
+    this.status = status
+    this.type = detail.type ?? 'invalid_request_error'
+    this.param = detail.param ?? null
+    this.code = detail.code ?? null
+  }
+}
+
+export type ErrorType = 'invalid_request_error' | 'server_error'
+
+export type ErrorDetail = { type?: ErrorType; param?: string | null; code?: string | null }
+
+export type ErrorEnvelope = {
+  error: { message: string; type: string; param: string | null; code: string | null }
+}
+
+/** The codes of a failed run's `last_error`: the run's own outcome, never an HTTP error. */
+export type RunFailureCode = 'server_error' | 'rate_limit_exceeded' | 'invalid_prompt'
+
+export function envelope(error: ApiError): ErrorEnvelope {
+  const { message, type, param, code } = error
+  return { error: { message, type, param, code } }
+}
+
+// --- the caller -----------------------------------------------------------------------------
+
+export function missingApiKey(): ApiError {
+  return new ApiError(
+    401,
+    "You didn't provide an API key. You need to provide your API key in an Authorization header " +
+      'using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).',
+  )
+}
+
+/** The second sentence is ours: the original sends the reader to its own website. */
+export function badApiKey(key: string): ApiError {
+  return new ApiError(
+    401,
+    `Incorrect API key provided: ${masked(key)}. Ask whoever runs this server for a valid key.`,
+    { code: 'invalid_api_key' },
+  )
+}
+
+export function missingBetaHeader(): ApiError {
+  return new ApiError(
+    400,
+    "You must provide the 'OpenAI-Beta' header to access the Assistants API. " +
+      "Please try again by setting the header 'OpenAI-Beta: assistants=v2'.",
+    { code: 'invalid_beta' },
+  )
+}
+
+export function v1Ended(): ApiError {
+  return new ApiError(
+    400,
+    'The v1 Assistants API has been deprecated. ' +
+      "Please try again by setting the header 'OpenAI-Beta: assistants=v2'. " +
+      'See the migration guide for more information: ' +
+      'https://platform.openai.com/docs/assistants/migration.',
+    { code: 'invalid_beta' },
+  )
+}
+
+export function rateLimited(): ApiError {
+  return new ApiError(
+    429,
+    "You've exceeded the rate limit, please slow down and try again later.",
+    { code: 'rate_limit_exceeded' },
+  )
+}
+
+// --- what the path names --------------------------------------------------------------------
+
+export type NamedKind = 'assistant' | 'thread' | 'message' | 'run' | 'run step'
+
+export function notFound(kind: NamedKind, id: string): ApiError {
+  return new ApiError(404, `No ${kind} found with id '${shown(id)}'.`)
+}
+
+export function noSuchFile(id: string): ApiError {
+  return new ApiError(404, `No such File object: ${shown(id)}`, { param: 'id' })
+}
+
+export function vectorStoreNotFound(id: string): ApiError {
+  return new ApiError(404, `Vector store with id ['${shown(id)}'] not found.`)
+}
+
+export function unknownRoute(): ApiError {
+  return new ApiError(404, 'Not found')
+}
+
+export function methodNotAllowed(method: string, path: string): ApiError {
+  return new ApiError(
+    405,
+    `Not allowed to ${shown(method)} on ${shown(path)}. ` +
+      '(HINT: Perhaps you meant to use a different HTTP method?)',
+    { code: 'method_not_supported' },
+  )
+}
+
+// --- the state of threads and runs: always 400, the SDKs would retry a 409 -------------------
+
+export function threadLockedForMessage(threadId: string, runId: string): ApiError {
+  return new ApiError(400, `Can't add messages to ${threadId} while a run ${runId} is active.`)
+}
+
+export function threadLockedForRun(threadId: string, runId: string): ApiError {
+  return new ApiError(400, `Thread ${threadId} already has an active run ${runId}.`)
+}
+
+export function outputsNotAccepted(status: string): ApiError {
+  return new ApiError(400, `Runs in status "${status}" do not accept tool outputs.`)
+}
+
+export function outputsDoNotMatch(expected: string[], got: string[]): ApiError {
+  return new ApiError(
+    400,
+    `Expected tool outputs for call_ids ${idList(expected)}, got ${idList(got)}`,
+  )
+}
+
+export function cannotCancel(status: string): ApiError {
+  return new ApiError(400, `Cannot cancel run with status '${status}'.`)
+}
+
+// --- the body and the query -----------------------------------------------------------------
+
+/** The hint is ours: the original's continues with its help centre. */
+export function badJson(): ApiError {
+  return new ApiError(
+    400,
+    'We could not parse the JSON body of your request. (HINT: This likely means you ' +
+      "aren't using your HTTP library correctly. The API expects a JSON payload, but what was " +
+      'sent was not valid JSON.)',
+  )
+}
+
+/** The second half of the original's text counts what it read; we stop reading at the limit. */
+export function tooLarge(limitBytes: number): ApiError {
+  return new ApiError(413, `Maximum content size limit (${limitBytes}) exceeded.`)
+}
+
+export function wrongContentType(contentType: string): ApiError {
+  return new ApiError(
+    415,
+    `Unsupported content type: '${shown(contentType)}'. ` +
+      "This API method only accepts 'application/json' requests, but you specified the header " +
+      `'Content-Type: ${shown(contentType)}'.`,
+    { code: 'unsupported_content_type' },
+  )
+}
+
+export function unknownParameter(path: string): ApiError {
+  return new ApiError(400, `Unknown parameter: '${path}'.`, {
+    param: path,
+    code: 'unknown_parameter',
+  })
+}
+
+export function missingParameter(path: string): ApiError {
+  return new ApiError(400, `Missing required parameter: '${path}'.`, {
+    param: path,
+    code: 'missing_required_parameter',
+  })
+}
+
+/** `expected` and `got` come with their article: 'a string', 'one of a string or array of objects'. */
+export function invalidType(path: string, expected: string, got: string): ApiError {
+  return new ApiError(
+    400,
+    `Invalid type for '${path}': expected ${expected}, but got ${got} instead.`,
+    { param: path, code: 'invalid_type' },
+  )
+}
+
+/** An enum that does not know the value. */
+export function invalidValue(path: string, value: string, supported: string[]): ApiError {
+  const values = supported.map((one) => `'${one}'`)
+  const sentence =
+    values.length === 1
+      ? `Supported values are: ${values[0]}.`
+      : `Supported values are: ${oneOf(values, 'and')}.`
+  return new ApiError(400, `Invalid value: '${shown(value)}'. ${sentence}`, {
+    param: path,
+    code: 'invalid_value',
+  })
+}
+
+/** A value of the right type that breaks a rule which `rule` states as a whole sentence. */
+export function invalidParameter(path: string, rule: string): ApiError {
+  return new ApiError(400, `Invalid '${path}': ${rule}`, { param: path, code: 'invalid_value' })
+}
+
+export function patternMismatch(path: string, pattern: string): ApiError {
+  return invalidParameter(
+    path,
+    `string does not match pattern. Expected a string that matches the pattern '${pattern}'.`,
+  )
+}
+
+export function integerAbove(path: string, maximum: number, got: number): ApiError {
+  return above('integer', path, maximum, got)
+}
+
+export function integerBelow(path: string, minimum: number, got: number): ApiError {
+  return below('integer', path, minimum, got)
+}
+
+export function decimalAbove(path: string, maximum: number, got: number): ApiError {
+  return above('decimal', path, maximum, got)
+}
+
+export function decimalBelow(path: string, minimum: number, got: number): ApiError {
+  return below('decimal', path, minimum, got)
+}
+
+export function stringTooLong(path: string, maximum: number, got: number): ApiError {
+  return new ApiError(
+    400,
+    `Invalid '${path}': string too long. Expected a string with maximum length ${maximum}, ` +
+      `but got a string with length ${got} instead.`,
+    { param: path, code: 'string_above_max_length' },
+  )
+}
+
+export function stringTooShort(path: string, minimum: number, got: number): ApiError {
+  const empty = got === 0
+  return new ApiError(
+    400,
+    `Invalid '${path}': ${empty ? 'empty string' : 'string too short'}. ` +
+      `Expected a string with minimum length ${minimum}, ` +
+      `but got ${empty ? 'an empty string' : `a string with length ${got}`} instead.`,
+    { param: path, code: empty ? 'empty_string' : 'string_below_min_length' },
+  )
+}
+
+export function arrayTooLong(path: string, maximum: number, got: number): ApiError {
+  return new ApiError(
+    400,
+    `Invalid '${path}': array too long. Expected an array with maximum length ${maximum}, ` +
+      `but got an array with length ${got} instead.`,
+    { param: path, code: 'array_above_max_length' },
+  )
+}
+
+export function arrayTooShort(path: string, minimum: number, got: number): ApiError {
+  const empty = got === 0
+  return new ApiError(
+    400,
+    `Invalid '${path}': ${empty ? 'empty array' : 'array too short'}. ` +
+      `Expected an array with minimum length ${minimum}, ` +
+      `but got ${empty ? 'an empty array' : `an array with length ${got}`} instead.`,
+    { param: path, code: empty ? 'empty_array' : 'array_below_min_length' },
+  )
+}
+
+export function tooManyProperties(path: string, maximum: number, got: number): ApiError {
+  return new ApiError(
+    400,
+    `Invalid '${path}': too many properties. Expected an object with at most ${maximum} ` +
+      `properties, but got an object with ${got} properties instead.`,
+    { param: path, code: 'object_above_max_properties' },
+  )
+}
+
+export function propertyNameTooLong(
+  path: string,
+  name: string,
+  maximum: number,
+  got: number,
+): ApiError {
+  return new ApiError(
+    400,
+    `Invalid property name in '${path}': '${shown(name)}' is too long. ` +
+      `Expected a string with maximum length ${maximum}, ` +
+      `but got a string with length ${got} instead.`,
+    { param: path, code: 'string_above_max_length' },
+  )
+}
+
+export function mutuallyExclusive(path: string, one: string, other: string): ApiError {
+  return new ApiError(
+    400,
+    `Mutually exclusive parameters: '${path}'. ` +
+      `Ensure you are only providing one of: '${one}' or '${other}'.`,
+    { param: path, code: 'mutually_exclusive_parameters' },
+  )
+}
+
+export function invalidId(path: string, value: string, prefix: string): ApiError {
+  return invalidParameter(path, `'${shown(value)}'. Expected an ID that begins with '${prefix}'.`)
+}
+
+export function invalidIdCharacters(path: string, value: string): ApiError {
+  return invalidParameter(
+    path,
+    `'${shown(value)}'. Expected an ID that contains letters, numbers, underscores, or dashes, ` +
+      'but this value contained additional characters.',
+  )
+}
+
+/** Ours: the database cannot hold U+0000 or half of a surrogate pair. */
+export function unstorableText(path: string, what: string): ApiError {
+  return invalidParameter(path, `the text contains ${what}, which cannot be stored.`)
+}
+
+/** Ours: the original's limit is not known. */
+export function tooDeep(path: string, maximum: number): ApiError {
+  return invalidParameter(
+    path,
+    `nested too deeply. Expected at most ${maximum} levels of objects and arrays.`,
+  )
+}
+
+/** Only for a message's text; an empty list of parts has the words of an empty array. */
+export function emptyContent(path: string): ApiError {
+  return new ApiError(400, 'Message content must be non-empty.', { param: path })
+}
+
+export function invalidUrl(path: string): ApiError {
+  return new ApiError(
+    400,
+    `Invalid '${path}'. Expected a valid URL, but got a value with an invalid format.`,
+    { param: path, code: 'invalid_value' },
+  )
+}
+
+// --- the server -----------------------------------------------------------------------------
+
+export function serverError(): ApiError {
+  return new ApiError(
+    500,
+    'The server had an error while processing your request. Sorry about that!',
+    { type: 'server_error' },
+  )
+}
+
+/** Ours. `what` is the part that is away, as a noun phrase: 'the database'. The SDKs retry a 503. */
+export function unavailable(what: string): ApiError {
+  return new ApiError(503, `Service unavailable: ${what} cannot be reached. Please try again.`, {
+    type: 'server_error',
+  })
+}
+
+// --- words ----------------------------------------------------------------------------------
+
+/** 'a', 'b', and 'c' */
+export function oneOf(words: string[], conjunction: 'and' | 'or'): string {
+  if (words.length < 3) return words.join(` ${conjunction} `)
+  return `${words.slice(0, -1).join(', ')}, ${conjunction} ${words.at(-1)}`
+}
+
+/** A stranger's text inside our sentence: long ones are cut as the original does ("pre..._id"). */
+export function shown(text: string): string {
+  const short = text.length <= 128 ? text : `${text.slice(0, 61)}...${text.slice(-61)}`
+  return short.toWellFormed()
+}
+
+type NumberKind = 'integer' | 'decimal'
+
+function above(kind: NumberKind, path: string, maximum: number, got: number): ApiError {
+  return new ApiError(
+    400,
+    `Invalid '${path}': ${kind} above maximum value. ` +
+      `Expected a value <= ${maximum}, but got ${got} instead.`,
+    { param: path, code: `${kind}_above_max_value` },
+  )
+}
+
+function below(kind: NumberKind, path: string, minimum: number, got: number): ApiError {
+  return new ApiError(
+    400,
+    `Invalid '${path}': ${kind} below minimum value. ` +
+      `Expected a value >= ${minimum}, but got ${got} instead.`,
+    { param: path, code: `${kind}_below_min_value` },
+  )
+}
+
+function idList(ids: string[]): string {
+  return `[${ids.map((id) => `'${shown(id)}'`).join(', ')}]`
+}
+
+function masked(key: string): string {
+  const clean = key.replace(/[^\x21-\x7e]/g, '?')
+  return clean.length < 8 ? '***' : `${clean.slice(0, 5)}***${clean.slice(-2)}`
+}

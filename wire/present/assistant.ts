@@ -1,0 +1,25 @@
+import type { AssistantRow } from '../../store/rows.ts'
+import type { Assistant } from '../openai.ts'
+import { seconds } from '../time.ts'
+
+/** `reasoning_effort` was on the live answers and not in the schema (spec D6). */
+export type AssistantObject = Assistant & { reasoning_effort: string | null }
+
+export function presentAssistant(row: AssistantRow): AssistantObject {
+  return {
+    id: row.id,
+    object: 'assistant',
+    created_at: seconds(row.created_at),
+    name: row.name,
+    description: row.description,
+    model: row.model,
+    instructions: row.instructions,
+    tools: row.tools as Assistant['tools'],
+    top_p: row.top_p,
+    temperature: row.temperature,
+    reasoning_effort: row.reasoning_effort,
+    tool_resources: row.tool_resources,
+    metadata: row.metadata,
+    response_format: row.response_format as Assistant['response_format'],
+  }
+}

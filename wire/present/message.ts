@@ -1,0 +1,26 @@
+import type { MessageRow } from '../../store/rows.ts'
+import type { Message } from '../openai.ts'
+import { seconds, secondsOrNull } from '../time.ts'
+
+export function presentMessage(row: MessageRow): Message {
+  return {
+    id: row.id,
+    object: 'thread.message',
+    created_at: seconds(row.created_at),
+    assistant_id: row.assistant_id,
+    thread_id: row.thread_id,
+    run_id: row.run_id,
+    status: row.status,
+    incomplete_details: row.incomplete_reason
+      ? { reason: row.incomplete_reason as IncompleteReason }
+      : null,
+    incomplete_at: secondsOrNull(row.incomplete_at),
+    completed_at: secondsOrNull(row.completed_at),
+    role: row.role,
+    content: row.content as Message['content'],
+    attachments: row.attachments as Message['attachments'],
+    metadata: row.metadata,
+  }
+}
+
+type IncompleteReason = Message.IncompleteDetails['reason']

@@ -1,0 +1,54 @@
+import type { RunRow } from '../../store/rows.ts'
+import type { Run } from '../openai.ts'
+import { isTerminal } from '../run-status.ts'
+import { seconds, secondsOrNull } from '../time.ts'
+
+/** `tool_resources` and `reasoning_effort` were on the live answers and not in the schema (spec D5). */
+export type RunObject = Omit<Run, 'instructions'> & {
+  instructions: string | null
+  tool_resources: object
+  reasoning_effort: string | null
+}
+
+export function presentRun(row: RunRow): RunObject {
+  return {
+    id: row.id,
+    object: 'thread.run',
+    created_at: seconds(row.created_at),
+    assistant_id: row.assistant_id,
+    thread_id: row.thread_id,
+    status: row.status,
+    started_at: secondsOrNull(row.started_at),
+    // A run has no `expired_at`: an expired one keeps its deadline, every other end clears it.
+    expires_at:
+      isTerminal(row.status) && row.status !== 'expired' ? null : seconds(row.expires_at),
+    cancelled_at: secondsOrNull(row.cancelled_at),
+    failed_at: secondsOrNull(row.failed_at),
+    completed_at: secondsOrNull(row.completed_at),
+    required_action: row.required_action && {
+      type: 'submit_tool_outputs',
+      submit_tool_outputs: { tool_calls: row.required_action.tool_calls },
+    },
+    last_error: row.last_error,
+    model: row.model,
+    instructions: row.instructions,
+    tools: row.tools as Run['tools'],
+    tool_resources: row.tool_resources,
+    metadata: row.metadata,
+    temperature: row.temperature,
+    top_p: row.top_p,
+    reasoning_effort: row.reasoning_effort,
+    max_completion_tokens: row.max_completion_tokens,
+    max_prompt_tokens: row.max_prompt_tokens,
+    truncation_strategy: row.truncation_strategy,
+    incomplete_details: row.incomplete_reason
+      ? { reason: row.incomplete_reason as IncompleteReason }
+      : null,
+    usage: row.usage,
+    response_format: row.response_format as Run['response_format'],
+    tool_choice: row.tool_choice as Run['tool_choice'],
+    parallel_tool_calls: row.parallel_tool_calls,
+  }
+}
+
+type IncompleteReason = NonNullable<Run.IncompleteDetails['reason']>

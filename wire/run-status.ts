@@ -1,0 +1,41 @@
+/** The status machine of a Run: the only list of which status may follow which (spec section 3). */
+const following = {
+  queued: ['in_progress', 'cancelling', 'cancelled', 'expired', 'failed'],
+  in_progress: [
+    'requires_action',
+    'completed',
+    'incomplete',
+    'cancelling',
+    'cancelled',
+    'expired',
+    'failed',
+    // The worker of a run can be replaced while it waits for nobody: a new attempt starts where it stands.
+    'in_progress',
+  ],
+  requires_action: ['queued', 'cancelling', 'cancelled', 'expired', 'failed'],
+  cancelling: ['cancelled', 'completed', 'incomplete', 'failed', 'expired'],
+  completed: [],
+  incomplete: [],
+  failed: [],
+  cancelled: [],
+  expired: [],
+} as const satisfies Record<string, readonly string[]>
+
+export type RunStatus = keyof typeof following
+export type TerminalStatus = 'completed' | 'incomplete' | 'failed' | 'cancelled' | 'expired'
+
+export const runStatuses = Object.keys(following) as RunStatus[]
+
+export function isTerminal(status: RunStatus): status is TerminalStatus {
+  return following[status].length === 0
+}
+
+/** A run that waits for nobody: what poll helpers stop at, beside the terminal ones. */
+export function isSettled(status: RunStatus): boolean {
+  return isTerminal(status) || status === 'requires_action'
+}
+
+/** The statuses from which `next` may be reached: the `WHERE status IN (...)` of a guarded move. */
+export function mayBecome(next: RunStatus): RunStatus[] {
+  return runStatuses.filter((status) => (following[status] as readonly string[]).includes(next))
+}

@@ -1,0 +1,62 @@
+import { NativeConnection, Runtime, DefaultLogger, Worker } from '@temporalio/worker'
+
+import { createActivities, type Deps } from '../activities/index.ts'
+import type { Logger } from '../log.ts'
+import { workflowBundle } from './bundle.ts'
+
+export interface RunWorker extends AsyncDisposable {
+  /** Resolves when the worker has stopped; rejects where it stopped by itself. */
+  finished: Promise<void>
+}
+
+export interface WorkerOptions extends Deps {
+  connection: NativeConnection
+  namespace: string
+  taskQueue: string
+  dataDir: string
+  /** How long activities may go on after a shutdown has begun, in milliseconds. */
+  shutdownGraceMs: number
+}
+
+/** A worker that carries out runs: workflows and their activities, on one task queue. */
+export async function startWorker(options: WorkerOptions): Promise<RunWorker> {
+  const worker = await Worker.create({
+    connection: options.connection,
+    namespace: options.namespace,
+    taskQueue: options.taskQueue,
+    workflowBundle: await workflowBundle(options.dataDir, options.log),
+    activities: createActivities(options),
+    // A streaming run occupies a slot and next to nothing else: the default of 100 makes the 101st wait.
+    maxConcurrentActivityTaskExecutions: 1000,
+    maxConcurrentWorkflowTaskExecutions: 40,
+    maxCachedWorkflows: 500,
+    workflowTaskPollerBehavior: { type: 'autoscaling', initial: 5, minimum: 2, maximum: 20 },
+    activityTaskPollerBehavior: { type: 'autoscaling', initial: 5, minimum: 2, maximum: 20 },
+    // What decides how soon another worker goes on with the runs of one that died.
+    stickyQueueScheduleToStartTimeout: '2s',
+    maxHeartbeatThrottleInterval: '2s',
+    defaultHeartbeatThrottleInterval: '2s',
+    shutdownGraceTime: options.shutdownGraceMs,
+  })
+  const finished = worker.run()
+  return {
+    finished,
+    async [Symbol.asyncDispose]() {
+      if (worker.getState() === 'RUNNING') worker.shutdown()
+      await finished.catch(() => {})
+    },
+  }
+}
+
+/** Once per process and before any connection: Temporal's own log goes to ours. */
+export function installRuntime(log: Logger): void {
+  Runtime.install({
+    logger: new DefaultLogger('WARN', ({ level, message, meta }) => {
+      const { error, ...rest } = meta ?? {}
+      log[level === 'ERROR' ? 'error' : 'warn']({ err: error, ...rest, temporal: true }, message)
+    }),
+    telemetryOptions: { logging: { forward: {}, filter: { core: 'WARN', other: 'ERROR' } } },
+    // The mains decide when to stop.
+    shutdownSignals: [],
+  })
+}

@@ -1,0 +1,1 @@
+export { assistantRun } from './run.ts'

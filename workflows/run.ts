@@ -1,0 +1,125 @@
+import {
+  ActivityFailure,
+  ApplicationFailure,
+  CancellationScope,
+  condition,
+  continueAsNew,
+  isCancellation,
+  setCurrentDetails,
+  setHandler,
+  TimeoutFailure,
+  upsertSearchAttributes,
+  uuid4,
+  workflowInfo,
+} from '@temporalio/workflow'
+
+import type { RunEnd, TurnResult } from '../activities/index.ts'
+import { modelPolicy, rows, toolPolicy } from './activities.ts'
+import { cancelRequested, toolOutputsSubmitted, type RunInput } from './messages.ts'
+
+/**
+ * A Run of the Assistants API. It asks the model, carries out the tools that are ours, waits for the client's outputs, and
+ * asks again, until nothing is left to do. A run that fails, expires or is cancelled is a workflow that completes: failed
+ * workflows are our bugs.
+ */
+export async function assistantRun(input: RunInput): Promise<string> {
+  const submitted = new Set<string>()
+  let cancelled = false
+  const body = new CancellationScope()
+  setHandler(toolOutputsSubmitted, ({ stepId }) => void submitted.add(stepId))
+  setHandler(cancelRequested, () => {
+    cancelled = true
+    body.cancel()
+  })
+
+  let end: RunEnd
+  try {
+    const outcome = await body.run(() => takeTurns(input, submitted))
+    if ('ended' in outcome) return finish(outcome.ended)
+    end = outcome
+  } catch (error) {
+    end = cancelled || isCancellation(error) ? { status: 'cancelled' } : endOf(error)
+  }
+  // Not cancellable: whatever happens, the run gets its end and the thread its lock.
+  const status = await CancellationScope.nonCancellable(() => rows.finalizeRun(input.runId, end))
+  return finish(status)
+}
+
+async function takeTurns(
+  input: RunInput,
+  submitted: Set<string>,
+): Promise<RunEnd | { ended: string }> {
+  for (let turn = input.turn ?? 0; ; turn += 1) {
+    if (turn >= input.maxSteps) return tooManySteps(input.maxSteps)
+    setCurrentDetails(`Turn ${turn + 1}: the model is writing.`)
+    const result = await takeTurn(input, turn)
+    if (result.kind === 'ended') return { ended: result.status }
+
+    if (result.kind === 'tools') {
+      await carryOut(input, result)
+      if (result.waitsForClient) await rows.requireAction(input.runId, result.stepId)
+    }
+    if (result.kind === 'requires_action' || result.waitsForClient) {
+      setCurrentDetails(`Turn ${turn + 1}: waiting for the client to submit tool outputs.`)
+      upsertSearchAttributes({ RunStatus: ['requires_action'] })
+      const answered = await condition(() => submitted.has(result.stepId), remainingMs(input))
+      if (!answered) return { status: 'expired' }
+      upsertSearchAttributes({ RunStatus: ['in_progress'] })
+    }
+    if (workflowInfo().continueAsNewSuggested) {
+      await continueAsNew<typeof assistantRun>({ ...input, turn: turn + 1 })
+    }
+  }
+}
+
+async function takeTurn(input: RunInput, turn: number): Promise<TurnResult> {
+  const model = modelPolicy(remainingMs(input), input.modelAttempts)
+  return model.modelTurn.executeWithOptions({ summary: `turn ${turn + 1} · ${input.model}` }, [
+    { runId: input.runId, turn, generationId: uuid4() },
+  ])
+}
+
+/** The tools that are ours, side by side; where one fails the model is told so, by its output. */
+async function carryOut(
+  input: RunInput,
+  { calls }: Extract<TurnResult, { kind: 'tools' }>,
+): Promise<void> {
+  if (calls.length === 0) return
+  setCurrentDetails(`Carrying out ${calls.map(({ name }) => name).join(', ')}.`)
+  const tools = toolPolicy(remainingMs(input))
+  await Promise.all(
+    calls.map(({ id, name }) =>
+      tools.runTool.executeWithOptions({ summary: name }, [{ runId: input.runId, callId: id }]),
+    ),
+  )
+}
+
+function finish(status: string): string {
+  setCurrentDetails(`The run is ${status}.`)
+  upsertSearchAttributes({ RunStatus: [status] })
+  return status
+}
+
+function remainingMs(input: RunInput): number {
+  return Math.max(1, input.expiresAt - Date.now())
+}
+
+function tooManySteps(maxSteps: number): RunEnd {
+  const message = `The run took more than ${maxSteps} model turns (RUN_MAX_STEPS).`
+  return { status: 'failed', error: { code: 'server_error', message } }
+}
+
+/** What a failed activity means for the run. */
+function endOf(error: unknown): RunEnd {
+  if (!(error instanceof ActivityFailure)) throw error
+  const { cause } = error
+  if (cause instanceof TimeoutFailure && cause.timeoutType === 'SCHEDULE_TO_CLOSE') {
+    return { status: 'expired' }
+  }
+  if (cause instanceof ApplicationFailure) {
+    const code = cause.type === 'rate_limit_exceeded' || cause.type === 'invalid_prompt' ? cause.type : 'server_error'
+    return { status: 'failed', error: { code, message: cause.message } }
+  }
+  const message = `The worker stopped in the middle of the run, and so did its replacements (${cause?.message ?? 'no reason given'}).`
+  return { status: 'failed', error: { code: 'server_error', message } }
+}
