@@ -8,6 +8,15 @@ export function createLogger(level: string): Logger {
     level,
     base: undefined,
     timestamp: pino.stdTimeFunctions.isoTime,
+    serializers: { err: describe },
     redact: ['authorization', 'apiKey', '*.authorization', '*.apiKey'],
   })
+}
+
+/** What is said of an error. Errors of the database carry the statement's values, which are people's messages: left out. */
+function describe(error: unknown): unknown {
+  if (!(error instanceof Error)) return String(error)
+  const { name, message, stack, cause } = error
+  const code = 'code' in error ? error.code : undefined
+  return { type: name, message, code, stack, ...(cause !== undefined && { cause: describe(cause) }) }
 }

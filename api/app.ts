@@ -49,9 +49,10 @@ export function createApp(deps: ApiDeps): RequestListener {
   const beta = new Router({ prefix: '/v1' })
   beta.use(betaHeader)
   assistantRoutes(beta, deps)
-  threadRoutes(beta, deps)
   messageRoutes(beta, deps)
+  // Before the threads', whose ids would take `/threads/runs`.
   runRoutes(beta, deps)
+  threadRoutes(beta, deps)
   stepRoutes(beta, deps)
 
   return app

@@ -59,6 +59,7 @@ type Supervised = { stop: AbortController; done: Promise<void> }
  */
 export async function createChildren(options: { dataDir: string; log: Logger }): Promise<Children> {
   const dataDir = resolve(options.dataDir)
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 }) // it holds what people have said
   const place = { logs: join(dataDir, 'logs'), pids: join(dataDir, 'pids') }
   for (const dir of Object.values(place)) mkdirSync(dir, { recursive: true })
   const lock = lockDataDir(dataDir)

@@ -1,7 +1,19 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { chownSync, existsSync, lstatSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs'
-import { chmodSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -23,7 +35,6 @@ export async function startPostgres(options: {
   const dataDir = resolve(options.dataDir)
   const cluster = join(dataDir, 'postgres')
   const binaries = await loadBinaries()
-  mkdirSync(dataDir, { recursive: true })
   const account = await chooseAccount(binaries, dataDir)
   const password = await ensureCluster({
     dataDir,
@@ -114,6 +125,7 @@ async function chooseAccount(binaries: Binaries, dataDir: string): Promise<Accou
     }
   }
   const nobody = { uid: await idOf('-u'), gid: await idOf('-g') }
+  chmodSync(dataDir, statSync(dataDir).mode | 0o011) // to be entered, not to be read
   const mayRead = await succeeds(binaries.initdb, ['--version'], nobody)
   if (!mayRead || !(await succeeds('test', ['-x', dataDir], nobody))) {
     throw new Error(

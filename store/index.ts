@@ -78,7 +78,7 @@ export async function openStore(options: {
         return Map.groupBy(rows, ({ step_id }) => step_id as string)
       },
     },
-    toolCalls: createToolCalls(db),
+    toolCalls: createToolCalls(db, events),
     outbox: createOutbox(db),
     async [Symbol.asyncDispose]() {
       await turns[Symbol.asyncDispose]()

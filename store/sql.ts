@@ -11,7 +11,7 @@ export async function insert<Row extends object>(
   const columns = Object.keys(first)
   const values: unknown[] = []
   const tuples = rows.map((row) => {
-    const marks = columns.map((column) => `$${values.push(bound(row[column as keyof Row]))}`)
+    const marks = columns.map((column) => `$${values.push(bound(column, row[column as keyof Row]))}`)
     return `(${marks.join(', ')})`
   })
   return sql<Row>(
@@ -25,13 +25,28 @@ export function assignments(patch: object, offset: number): { set: string; value
   const entries = Object.entries(patch)
   return {
     set: entries.map(([column], i) => `${column} = $${offset + i + 1}`).join(', '),
-    values: entries.map(([, value]) => bound(value)),
+    values: entries.map(([column, value]) => bound(column, value)),
   }
 }
 
-/** Our tables have no array columns: an object that is no date is jsonb. */
-function bound(value: unknown): unknown {
-  const isJson =
-    typeof value === 'object' && value !== null && !(value instanceof Date) && !Buffer.isBuffer(value)
-  return isJson ? JSON.stringify(value) : value
+/** Columns of jsonb: a plain string in them is JSON too, so the value does not tell. */
+const jsonColumns = new Set([
+  'attachments',
+  'command',
+  'content',
+  'last_error',
+  'metadata',
+  'outputs',
+  'required_action',
+  'response_format',
+  'result',
+  'tool_choice',
+  'tool_resources',
+  'tools',
+  'truncation_strategy',
+  'usage',
+])
+
+function bound(column: string, value: unknown): unknown {
+  return jsonColumns.has(column) && value !== null ? JSON.stringify(value) : value
 }

@@ -8,6 +8,7 @@ export type Delta =
   | { of: 'message'; id: string; index: number; type: 'text' | 'refusal'; text: string; first: boolean }
   | { of: 'call'; stepId: string; index: number; opened: OpenedCall }
   | { of: 'arguments'; stepId: string; index: number; type: CallType; text: string }
+  | { of: 'outputs'; stepId: string; index: number; outputs: object[] }
 
 export type CallType = 'code_interpreter' | 'file_search' | 'function'
 
@@ -51,6 +52,12 @@ export function deltaEvent(delta: Delta): DeltaEvent {
       return stepDelta(delta.stepId, openedCall(delta.index, delta.opened))
     case 'arguments':
       return stepDelta(delta.stepId, callArguments(delta))
+    case 'outputs':
+      return stepDelta(delta.stepId, {
+        index: delta.index,
+        type: 'code_interpreter',
+        code_interpreter: { outputs: delta.outputs.map((output, index) => ({ index, ...output })) },
+      })
     default:
       return delta satisfies never
   }
