@@ -1,3 +1,4 @@
+import { loadClientConnectConfig } from '@temporalio/envconfig'
 import { z } from 'zod'
 
 /**
@@ -8,7 +9,8 @@ export type Config = ReturnType<typeof loadConfig>
 
 const Roles = z.enum(['all', 'api', 'worker'])
 const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback)
-const seconds = (fallback: number, max: number) => z.coerce.number().positive().max(max).default(fallback)
+const seconds = (fallback: number, max: number) =>
+  z.coerce.number().positive().max(max).default(fallback)
 const url = z.url({ protocol: /^https?$/ }).transform((value) => value.replace(/\/+$/, ''))
 
 const Env = z.object({
@@ -41,6 +43,11 @@ const Env = z.object({
   RUN_EXPIRES_S: seconds(600, 90 * 86_400),
   RUN_MAX_STEPS: z.coerce.number().int().min(1).max(1000).default(50),
   SHUTDOWN_GRACE_S: seconds(5, 600),
+
+  // What local/setup.mjs found; not for people.
+  LONGRUN_TEMPORAL_CLI: z.string().optional(),
+  LONGRUN_CHROMA: z.string().optional(),
+  OPENAI_API_KEY: z.string().optional(),
 })
 
 /** Reads and checks the environment. Throws one Error that lists every bad variable, what it holds and what it accepts. */
@@ -68,9 +75,13 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       port: e.TEMPORAL_PORT,
       uiPort: e.TEMPORAL_UI_PORT,
       uiUrl: e.TEMPORAL_UI_URL,
-      cliPath: e.TEMPORAL_CLI_PATH,
+      cliPath: e.LONGRUN_TEMPORAL_CLI ?? e.TEMPORAL_CLI_PATH,
+      // TEMPORAL_API_KEY, TEMPORAL_TLS*, TEMPORAL_PROFILE and the others that every Temporal client knows.
+      connection: e.TEMPORAL_ADDRESS
+        ? loadClientConnectConfig({ overrideEnvVars: definedOf(set) }).connectionOptions
+        : {},
     },
-    chroma: { url: e.CHROMA_URL, port: e.CHROMA_PORT },
+    chroma: { url: e.CHROMA_URL, port: e.CHROMA_PORT, spec: e.LONGRUN_CHROMA },
     models: {
       upstream: e.UPSTREAM_BASE_URL && { baseUrl: e.UPSTREAM_BASE_URL, apiKey: e.UPSTREAM_API_KEY },
       defaultModel: e.DEFAULT_MODEL,
@@ -79,6 +90,13 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       attempts: e.MODEL_ATTEMPTS,
     },
     runs: { expiresAfterS: e.RUN_EXPIRES_S, maxSteps: e.RUN_MAX_STEPS },
+    hasOpenAiKey: e.OPENAI_API_KEY !== undefined,
     shutdownGraceMs: e.SHUTDOWN_GRACE_S * 1000,
   }
+}
+
+function definedOf(env: Record<string, string | undefined>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined),
+  )
 }

@@ -18,5 +18,11 @@ function describe(error: unknown): unknown {
   if (!(error instanceof Error)) return String(error)
   const { name, message, stack, cause } = error
   const code = 'code' in error ? error.code : undefined
-  return { type: name, message, code, stack, ...(cause !== undefined && { cause: describe(cause) }) }
+  return {
+    type: name,
+    message,
+    code,
+    stack,
+    ...(cause !== undefined && { cause: describe(cause) }),
+  }
 }

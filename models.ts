@@ -68,6 +68,8 @@ export interface ModelsConfig {
 
 /** An upstream that lists its models is asked again after this long. */
 const listedForMs = 60_000
+/** One that could not is asked again after this long. */
+const retriedAfterMs = 5000
 const defaultContextSize = 128_000
 
 /** Throws where the models file cannot be read or is wrong, saying where. */
@@ -114,7 +116,11 @@ function fromFile(path: string, defaultModel: string | undefined, env: NodeJS.Pr
   return {
     async resolve(name) {
       const model = find(name) ?? (fallback === undefined ? undefined : find(fallback))
-      if (!model) throw new UnknownModelError(name, models.map((one) => one.name))
+      if (!model)
+        throw new UnknownModelError(
+          name,
+          models.map((one) => one.name),
+        )
       const ownName = model.name.includes('*') ? name : model.name
       const key = model.api_key_env ? env[model.api_key_env] : model.api_key
       return {
@@ -156,7 +162,11 @@ async function knows(
 
 const ModelList = z.object({
   data: z.array(
-    z.object({ id: z.string(), created: z.number().catch(0), owned_by: z.string().catch('upstream') }),
+    z.object({
+      id: z.string(),
+      created: z.number().catch(0),
+      owned_by: z.string().catch('upstream'),
+    }),
   ),
 })
 
@@ -182,7 +192,8 @@ function cached<T>(load: () => Promise<T | undefined>, ms: number): () => Promis
       const value = load()
       held = { value, until: Date.now() + ms }
       void value.then((loaded) => {
-        if (loaded === undefined && held?.value === value) held.until = Date.now() + 5000
+        if (loaded === undefined && held?.value === value) held.until = Date.now() + retriedAfterMs
+        return loaded
       })
     }
     return held.value

@@ -6,6 +6,10 @@ import base from './vitest.config.ts'
 export default mergeConfig(
   { ...base, test: { ...base.test, include: [], exclude: [] } },
   defineConfig({
-    test: { include: ['test/**/*.full.test.ts'], exclude: ['**/node_modules/**'], testTimeout: 300_000 },
+    test: {
+      include: ['test/**/*.full.test.ts'],
+      exclude: ['**/node_modules/**'],
+      testTimeout: 300_000,
+    },
   }),
 )

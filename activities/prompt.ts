@@ -39,9 +39,11 @@ export function chatRequest({ run, route, turn, thread, own }: PromptInput): Cha
     ],
     ...(tools.length > 0 && { tools }),
     // A choice that is repeated would make the model call for ever: it is for the first turn.
-    ...(tools.length > 0 && turn === 0 && run.tool_choice !== 'auto' && {
-      tool_choice: toolChoice(run.tool_choice),
-    }),
+    ...(tools.length > 0 &&
+      turn === 0 &&
+      run.tool_choice !== 'auto' && {
+        tool_choice: toolChoice(run.tool_choice),
+      }),
     ...(tools.length > 0 &&
       !run.parallel_tool_calls &&
       !route.quirks.no_parallel_tool_calls && { parallel_tool_calls: false }),
@@ -76,7 +78,8 @@ const builtIn: Record<'code_interpreter' | 'file_search', FunctionTool> = {
   },
   file_search: {
     name: 'file_search',
-    description: 'Searches the files of the user and returns passages, each with the marker to cite it by.',
+    description:
+      'Searches the files of the user and returns passages, each with the marker to cite it by.',
     parameters: {
       type: 'object',
       properties: {
@@ -89,7 +92,10 @@ const builtIn: Record<'code_interpreter' | 'file_search', FunctionTool> = {
 }
 
 /** Which of our tools a function name stands for, if the run has it. */
-export function builtInTool(name: string, tools: ToolRow[]): 'code_interpreter' | 'file_search' | undefined {
+export function builtInTool(
+  name: string,
+  tools: ToolRow[],
+): 'code_interpreter' | 'file_search' | undefined {
   const isDeclared = tools.some((tool) => tool.type === name)
   return isDeclared && (name === 'code_interpreter' || name === 'file_search') ? name : undefined
 }
@@ -100,10 +106,8 @@ export function declaresFunction(name: string, tools: ToolRow[]): boolean {
 
 function chatTool(tool: ToolRow): ChatTool {
   const declared = tool.type === 'function' ? tool.function : builtIn[tool.type]
-  return { type: 'function', function: declared as ChatFunction }
+  return { type: 'function', function: declared }
 }
-
-type ChatFunction = Extract<ChatTool, { type: 'function' }>['function']
 
 function toolChoice(choice: RunRow['tool_choice']): ChatRequest['tool_choice'] {
   if (typeof choice === 'string') return choice as 'required'
@@ -137,7 +141,9 @@ function threadMessage(message: MessageRow): ChatMessage[] {
     return content === '' ? [] : [{ role: 'assistant', content }]
   }
   const isText = message.content.every(({ type }) => type === 'text')
-  return [{ role: 'user', content: isText ? textOf(message.content) : message.content.flatMap(userPart) }]
+  return [
+    { role: 'user', content: isText ? textOf(message.content) : message.content.flatMap(userPart) },
+  ]
 }
 
 function userPart(part: ContentPart): UserPart[] {
@@ -146,7 +152,10 @@ function userPart(part: ContentPart): UserPart[] {
       return [{ type: 'text', text: part.text.value }]
     case 'image_url':
       return [
-        { type: 'image_url', image_url: { url: part.image_url.url, detail: part.image_url.detail as 'auto' } },
+        {
+          type: 'image_url',
+          image_url: { url: part.image_url.url, detail: part.image_url.detail as 'auto' },
+        },
       ]
     case 'image_file':
       return [{ type: 'text', text: `[The image ${part.image_file.file_id} is not available.]` }]
@@ -161,7 +170,9 @@ type UserPart = Exclude<Extract<ChatMessage, { role: 'user' }>['content'], strin
 
 /** Each turn of this run: what the model wrote, what it called, and what came of it. */
 function turnsSoFar({ messages, calls }: PromptInput['own']): ChatMessage[] {
-  const turns = [...new Set([...messages, ...calls].map(({ turn }) => turn ?? 0))].toSorted((a, b) => a - b)
+  const turns = [...new Set([...messages, ...calls].map(({ turn }) => turn ?? 0))].toSorted(
+    (a, b) => a - b,
+  )
   return turns.flatMap((turn): ChatMessage[] => {
     const text = messages
       .filter((message) => message.turn === turn)
@@ -179,15 +190,15 @@ function turnsSoFar({ messages, calls }: PromptInput['own']): ChatMessage[] {
           function: { name, arguments: args },
         })),
       },
-      ...called.map(
-        ({ id, output }): ChatMessage => ({ role: 'tool', tool_call_id: id, content: output ?? '' }),
-      ),
+      ...called.map(({ id, output }): ChatMessage => ({
+        role: 'tool',
+        tool_call_id: id,
+        content: output ?? '',
+      })),
     ]
   })
 }
 
 export function textOf(content: ContentPart[]): string {
-  return content
-    .flatMap((part) => (part.type === 'text' ? [part.text.value] : []))
-    .join('\n')
+  return content.flatMap((part) => (part.type === 'text' ? [part.text.value] : [])).join('\n')
 }

@@ -9,7 +9,11 @@ import type {
 
 export interface Provider {
   /** The chunks of a streamed answer. Throws a `ProviderError`; ends early, without one, when `signal` aborts. */
-  stream(route: ModelRoute, request: ChatRequest, signal: AbortSignal): AsyncIterable<ChatCompletionChunk>
+  stream(
+    route: ModelRoute,
+    request: ChatRequest,
+    signal: AbortSignal,
+  ): AsyncIterable<ChatCompletionChunk>
 }
 
 export function createProvider(idleTimeoutMs: number): Provider {
@@ -133,7 +137,7 @@ function providerError(error: unknown): ProviderError {
 }
 
 function httpError(error: APIError, status: number): ProviderError {
-  const headers = error.headers as Headers | undefined
+  const headers = error.headers
   const requestId = headers?.get('x-request-id')
   const from = requestId ? `${status}, request ${requestId}` : `${status}`
   return new ProviderError({
@@ -154,7 +158,9 @@ function detailOf(error: APIError): string {
 function codeOf(error: APIError, status: number): ProviderError['code'] {
   if (status === 429) return 'rate_limit_exceeded'
   const isAboutThePrompt = status === 400 || status === 413 || status === 422
-  return isAboutThePrompt || error.code === 'context_length_exceeded' || error.code === 'content_filter'
+  return isAboutThePrompt ||
+    error.code === 'context_length_exceeded' ||
+    error.code === 'content_filter'
     ? 'invalid_prompt'
     : 'server_error'
 }

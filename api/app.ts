@@ -1,4 +1,4 @@
-import Router from '@koa/router'
+import { Router } from '@koa/router'
 import Koa from 'koa'
 import type { RequestListener } from 'node:http'
 
@@ -55,7 +55,7 @@ export function createApp(deps: ApiDeps): RequestListener {
   threadRoutes(beta, deps)
   stepRoutes(beta, deps)
 
-  return app
+  app
     .use(errorAnswers(deps.log))
     .use(health.routes())
     .use(liveHeaders)
@@ -65,5 +65,7 @@ export function createApp(deps: ApiDeps): RequestListener {
     .use(() => {
       throw unknownRoute()
     })
-    .callback()
+  const listener = app.callback()
+  // Koa's promise never rejects: its errors went to the middleware above.
+  return (request, response) => void listener(request, response)
 }

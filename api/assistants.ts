@@ -1,4 +1,4 @@
-import type Router from '@koa/router'
+import type { Router } from '@koa/router'
 import { randomUUID } from 'node:crypto'
 
 import type { AssistantRow, ToolRow } from '../store/rows.ts'

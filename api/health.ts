@@ -1,4 +1,4 @@
-import type Router from '@koa/router'
+import type { Router } from '@koa/router'
 import type { ParameterizedContext } from 'koa'
 
 import type { ApiDeps } from './app.ts'
@@ -16,7 +16,9 @@ export function healthRoutes(router: Router<State>, { store, engine }: ApiDeps):
     const missing = [
       ...(postgres ? [] : ['Postgres cannot be reached.']),
       ...(store.events.connected() ? [] : ['The listener for run events is not connected.']),
-      ...(temporal === undefined ? ['Temporal cannot be reached; runs are accepted and start later.'] : []),
+      ...(temporal === undefined
+        ? ['Temporal cannot be reached; runs are accepted and start later.']
+        : []),
       ...(temporal === 0 ? ['No worker is polling; runs stay queued until one does.'] : []),
     ]
     ctx.status = missing.length > 0 ? 503 : 200

@@ -1,4 +1,4 @@
-import type Router from '@koa/router'
+import type { Router } from '@koa/router'
 import { randomUUID } from 'node:crypto'
 
 import type { ContentPart, MessageRow } from '../store/rows.ts'
@@ -10,11 +10,7 @@ import { presentMessage } from '../wire/present/message.ts'
 import type { ApiDeps } from './app.ts'
 import { pathId, readBody, type Context, type State } from './context.ts'
 import { ListMessagesQuery } from './lists.schema.ts'
-import {
-  CreateMessage,
-  ModifyMessage,
-  type ContentPart as GivenPart,
-} from './messages.schema.ts'
+import { CreateMessage, ModifyMessage, type ContentPart as GivenPart } from './messages.schema.ts'
 import { parseQuery } from './validation.ts'
 
 export function messageRoutes(router: Router<State>, { store }: ApiDeps): void {
@@ -75,7 +71,8 @@ export function messageRoutes(router: Router<State>, { store }: ApiDeps): void {
 
 /** A message that a client writes, as a row to be. */
 export function newMessage(body: CreateMessage): NewMessage {
-  const content = typeof body.content === 'string' ? [textPart(body.content)] : body.content.map(part)
+  const content =
+    typeof body.content === 'string' ? [textPart(body.content)] : body.content.map(part)
   return {
     id: idFrom('message', randomUUID()),
     role: body.role,

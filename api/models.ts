@@ -1,4 +1,4 @@
-import type Router from '@koa/router'
+import type { Router } from '@koa/router'
 
 import type { ListedModel } from '../models.ts'
 import { ApiError } from '../wire/errors.ts'
@@ -19,10 +19,14 @@ export function modelRoutes(router: Router<State>, { models }: ApiDeps): void {
     const name = ctx.params['name'] ?? ''
     const found = (await models.list()).find(({ id }) => id === name)
     if (!found) {
-      throw new ApiError(404, `The model '${name}' does not exist or you do not have access to it.`, {
-        param: 'model',
-        code: 'model_not_found',
-      })
+      throw new ApiError(
+        404,
+        `The model '${name}' does not exist or you do not have access to it.`,
+        {
+          param: 'model',
+          code: 'model_not_found',
+        },
+      )
     }
     ctx.body = present(found)
   }

@@ -1,4 +1,4 @@
-import type Router from '@koa/router'
+import type { Router } from '@koa/router'
 
 import type { RunRow, RunStepRow } from '../store/rows.ts'
 import { notFound } from '../wire/errors.ts'

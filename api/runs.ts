@@ -1,4 +1,4 @@
-import type Router from '@koa/router'
+import type { Router } from '@koa/router'
 import { randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
 
@@ -109,7 +109,7 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
   async function list(ctx: Context): Promise<void> {
     const threadId = await findThread(ctx)
     const query = parseQuery(ListQuery, ctx.query)
-    const found = await store.runs.list({ thread_id: threadId as RunRow['thread_id'] }, query)
+    const found = await store.runs.list({ thread_id: threadId }, query)
     ctx.body = page(found.rows.map(presentRun), found.hasMore)
   }
 

@@ -18,14 +18,26 @@ export async function* sseFrames(
       const timer = timeout(pingMs)
       const got = await Promise.race([next, timer.elapsed, drained.promise])
       timer.clear()
-      if (got === 'elapsed') yield ': ping\n\n'
-      else if (got === 'aborted') return yield ': draining\n\n'
-      else if (got.done) return
-      else {
-        next = events.next()
+      if (got === 'elapsed') {
+        yield ': ping\n\n'
+      } else if (got === 'aborted') {
+        yield ': draining\n\n'
+        return
+      } else if (got.done) {
+        return
+      } else {
         const last = got.value.findIndex(({ event }) => endsStream(event))
-        if (last < 0) yield got.value.map(frame).join('')
-        else return yield got.value.slice(0, last + 1).map(frame).join('') + done
+        if (last >= 0) {
+          yield (
+            got.value
+              .slice(0, last + 1)
+              .map(frame)
+              .join('') + done
+          )
+          return
+        }
+        next = events.next()
+        yield got.value.map(frame).join('')
       }
     }
   } catch {

@@ -27,7 +27,7 @@ export function filledTool(tool: Tool): ToolRow {
         type: 'function',
         function: {
           ...rest,
-          parameters: (parameters as Record<string, unknown> | undefined) ?? {
+          parameters: parameters ?? {
             type: 'object',
             properties: {},
           },

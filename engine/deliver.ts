@@ -1,4 +1,8 @@
-import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError, type Client } from '@temporalio/client'
+import {
+  WorkflowExecutionAlreadyStartedError,
+  WorkflowNotFoundError,
+  type Client,
+} from '@temporalio/client'
 import { defineSearchAttributeKey, SearchAttributeType } from '@temporalio/common'
 
 import type { PendingCommand } from '../store/outbox.ts'
@@ -53,7 +57,10 @@ export function createDelivery(
         }
         return true
       } catch (error) {
-        log.warn({ err: error, run_id: runId }, 'a command for Temporal is delayed; the sweep delivers it')
+        log.warn(
+          { err: error, run_id: runId },
+          'a command for Temporal is delayed; the sweep delivers it',
+        )
         return false
       }
     })
@@ -64,7 +71,10 @@ export function createDelivery(
     return mine
   }
 
-  async function send(client: Client, { command, run, assistantName }: PendingCommand): Promise<void> {
+  async function send(
+    client: Client,
+    { command, run, assistantName }: PendingCommand,
+  ): Promise<void> {
     const handle = client.workflow.getHandle(run.id)
     try {
       switch (command.kind) {

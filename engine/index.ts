@@ -42,7 +42,7 @@ export function openEngine(options: EngineOptions): Engine {
     return known
   }
   const delivery = createDelivery({ ...options, client })
-  const reconciler = createReconciler({ ...options, client, start: delivery.start })
+  const reconciler = createReconciler({ ...options, client, delivery })
   const loops = [
     every(sweepMs, log, 'the outbox sweep', () => delivery.sweep()),
     every(reconcileMs, log, 'the reconciler', () => reconciler.reconcile()),

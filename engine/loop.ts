@@ -1,7 +1,12 @@
 import type { Logger } from '../log.ts'
 
 /** Runs `work` at boot and then every `ms`, never twice at once; a failure is logged and the loop goes on. */
-export function every(ms: number, log: Logger, name: string, work: () => Promise<void>): AsyncDisposable {
+export function every(
+  ms: number,
+  log: Logger,
+  name: string,
+  work: () => Promise<void>,
+): AsyncDisposable {
   let timer: NodeJS.Timeout | undefined
   let stopped = false
   const turn = async (): Promise<void> => {
@@ -10,7 +15,10 @@ export function every(ms: number, log: Logger, name: string, work: () => Promise
     } catch (error) {
       log.warn({ err: error }, `${name} failed; it is tried again`)
     }
-    if (!stopped) timer = setTimeout(() => (running = turn()), ms)
+    if (stopped) return
+    timer = setTimeout(() => {
+      running = turn()
+    }, ms)
   }
   let running = turn()
   return {

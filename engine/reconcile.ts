@@ -1,4 +1,8 @@
-import { WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError, type Client } from '@temporalio/client'
+import {
+  WorkflowExecutionAlreadyStartedError,
+  WorkflowNotFoundError,
+  type Client,
+} from '@temporalio/client'
 
 import type { RunRow } from '../store/rows.ts'
 import { assistantRunType } from '../workflows/messages.ts'
@@ -20,17 +24,22 @@ const overdueGraceMs = 5000
 const reconcilerLock = 7_205_759_404
 
 export function createReconciler(
-  options: EngineOptions & { client: () => Client | undefined; start: Delivery['start'] },
+  options: EngineOptions & { client: () => Client | undefined; delivery: Pick<Delivery, 'start'> },
 ): Reconciler {
   const { store, log } = options
 
   async function mend(client: Client, run: RunRow): Promise<void> {
     if (await isOpen(client, run.id)) return
-    const [now] = await store.runs.open(settledMs).then((open) => open.filter(({ id }) => id === run.id))
+    const [now] = await store.runs
+      .open(settledMs)
+      .then((open) => open.filter(({ id }) => id === run.id))
     if (!now) return
     try {
-      await options.start(client, now, null)
-      log.warn({ run_id: run.id, status: run.status }, 'the workflow of a run was gone; it has been started again')
+      await options.delivery.start(client, now, null)
+      log.warn(
+        { run_id: run.id, status: run.status },
+        'the workflow of a run was gone; it has been started again',
+      )
     } catch (error) {
       if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error
       const message = 'The workflow of the run ended without ending the run.'

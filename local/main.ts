@@ -14,21 +14,19 @@ async function main(): Promise<void> {
   installRuntime(log)
 
   await using stack = new AsyncDisposableStack()
-  const found = {
-    temporalCli: process.env['LONGRUN_TEMPORAL_CLI'],
-    chroma: process.env['LONGRUN_CHROMA'],
-  }
-  const parts = stack.use(await startParts(config, found, log, say))
+  const parts = stack.use(await startParts(config, process.env, log, say))
   if (stop.aborted) return
   const serving = stack.use(await serve(config, parts.outside, log))
   await Promise.race([serving.working, aborted(stop)])
   if (stop.aborted) return
 
   const tookS = (performance.now() - began) / 1000
-  for (const line of readyLines({ config, parts, serving, tookS, env: process.env })) say(line)
+  for (const line of readyLines({ config, parts, serving, tookS })) say(line)
   await aborted(stop)
   say('Stopping: streams are closed and can be resumed, runs go on at the next start.')
 }
+
+const impatienceMs = 500
 
 function say(line: string): void {
   process.stdout.write(`${line}\n`)
@@ -37,8 +35,12 @@ function say(line: string): void {
 /** Ctrl-C, a polite kill, or the end of the process that started us. A second Ctrl-C does not wait. */
 function stopSignal(): AbortSignal {
   const stop = new AbortController()
+  let stoppingSince = 0
   const onSignal = (): void => {
-    if (stop.signal.aborted) process.exit(130)
+    // A signal to the whole process group can arrive twice; impatience takes longer.
+    if (stop.signal.aborted && performance.now() - stoppingSince > impatienceMs) process.exit(130)
+    if (stop.signal.aborted) return
+    stoppingSince = performance.now()
     stop.abort()
   }
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, onSignal)
@@ -48,7 +50,9 @@ function stopSignal(): AbortSignal {
 
 async function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return
-  await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+  await new Promise<void>((resolve) =>
+    signal.addEventListener('abort', () => resolve(), { once: true }),
+  )
 }
 
 try {

@@ -3,6 +3,7 @@ import type { Logger } from '../log.ts'
 import { createModels } from '../models.ts'
 import { createChildren, type Children } from './children.ts'
 import { startChroma } from './chroma.ts'
+import { databaseName } from './database-of.ts'
 import { startDemoModel } from './demo-model.ts'
 import { startPostgres } from './postgres.ts'
 import type { Outside } from './serve.ts'
@@ -15,16 +16,10 @@ export interface Parts extends AsyncDisposable {
   modelName: string
 }
 
-/** What local/setup.mjs found for us; see there. */
-export interface Found {
-  temporalCli: string | undefined
-  chroma: string | undefined
-}
-
 /** Brings up whatever the configuration does not name a URL for. `tell` is called before a step that takes a moment. */
 export async function startParts(
   config: Config,
-  found: Found,
+  env: NodeJS.ProcessEnv,
   log: Logger,
   tell: (step: string) => void,
 ): Promise<Parts> {
@@ -34,7 +29,7 @@ export async function startParts(
   const children = async (): Promise<Children> =>
     (supervisor ??= stack.use(await createChildren({ dataDir, log })))
 
-  const models = await startModels(config, stack)
+  const models = await startModels(config, env, stack)
   tell('Starting Postgres, Temporal and Chroma')
   // One supervisor for all three; they do not wait for each other.
   if (!config.databaseUrl || !config.temporal.address || !config.chroma.url) await children()
@@ -42,7 +37,12 @@ export async function startParts(
     config.databaseUrl
       ? { url: config.databaseUrl }
       : children().then((owner) =>
-          startPostgres({ children: owner, dataDir, port: config.postgresPort, database: 'longrun' }),
+          startPostgres({
+            children: owner,
+            dataDir,
+            port: config.postgresPort,
+            database: 'longrun',
+          }),
         ),
     config.temporal.address
       ? { address: config.temporal.address, uiUrl: config.temporal.uiUrl }
@@ -50,7 +50,7 @@ export async function startParts(
           startTemporal({
             children: owner,
             dataDir,
-            cliPath: needed(found.temporalCli, 'TEMPORAL_ADDRESS'),
+            cliPath: needed(config.temporal.cliPath, 'TEMPORAL_ADDRESS'),
             port: config.temporal.port,
             uiPort: config.temporal.uiPort,
             namespace: config.temporal.namespace,
@@ -62,7 +62,7 @@ export async function startParts(
           startChroma({
             children: owner,
             dataDir,
-            spec: needed(found.chroma, 'CHROMA_URL'),
+            spec: needed(config.chroma.spec, 'CHROMA_URL'),
             port: config.chroma.port,
           }),
         ),
@@ -81,7 +81,7 @@ export async function startParts(
   }
 }
 
-async function startModels(config: Config, stack: AsyncDisposableStack) {
+async function startModels(config: Config, env: NodeJS.ProcessEnv, stack: AsyncDisposableStack) {
   const { file, upstream, defaultModel } = config.models
   if (upstream && isOurselves(upstream.baseUrl, config)) {
     throw new Error(
@@ -89,7 +89,7 @@ async function startModels(config: Config, stack: AsyncDisposableStack) {
     )
   }
   if (file || upstream) {
-    const models = createModels({ file, upstream, defaultModel, env: process.env })
+    const models = createModels({ file, upstream, defaultModel, env })
     return { models, name: file ?? (upstream ? upstream.baseUrl : '') }
   }
   const demo = stack.use(await startDemoModel({ port: 0 }))

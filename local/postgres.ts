@@ -50,8 +50,7 @@ export async function startPostgres(options: {
     part: 'Postgres',
     variable: 'POSTGRES_PORT',
   })
-  const url = (database: string) =>
-    `postgres://${USER}:${password}@127.0.0.1:${port}/${encodeURIComponent(database)}`
+  const url = (database: string) => urlOf(password, port, database)
   const settings = {
     listen_addresses: '127.0.0.1',
     port,
@@ -81,6 +80,29 @@ export async function startPostgres(options: {
   })
   await createDatabase(url('postgres'), options.database)
   return { url: url(options.database), port }
+}
+
+/** The URL of the Postgres that a running server keeps on `dataDir`; undefined where none runs. */
+export async function runningPostgres(options: {
+  dataDir: string
+  database: string
+}): Promise<string | undefined> {
+  const dataDir = resolve(options.dataDir)
+  const cluster = join(dataDir, 'postgres')
+  const pidFile = join(cluster, 'postmaster.pid')
+  if (!existsSync(pidFile)) return undefined
+  const [pid, , , port] = readFileSync(pidFile, 'utf8').split('\n')
+  const command = await commandOf(Number(pid))
+  if (!command?.includes(cluster)) return undefined
+  return urlOf(
+    readFileSync(join(dataDir, 'postgres.password'), 'utf8').trim(),
+    Number(port),
+    options.database,
+  )
+}
+
+function urlOf(password: string, port: number, database: string): string {
+  return `postgres://${USER}:${password}@127.0.0.1:${port}/${encodeURIComponent(database)}`
 }
 
 // Neither PG* variables nor a locale of the caller may get into it.

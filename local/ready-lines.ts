@@ -8,15 +8,13 @@ export function readyLines({
   parts,
   serving,
   tookS,
-  env,
 }: {
   config: Config
   parts: Pick<Parts, 'outside' | 'chromaUrl' | 'modelName'>
   serving: Pick<Serving, 'url' | 'isOpen'>
   tookS: number
-  env: NodeJS.ProcessEnv
 }): string[] {
-  const hint = modelHint(config, env)
+  const hint = modelHint(config)
   const lines = [
     '',
     `Longrun is ready (${tookS.toFixed(1)} s).`,
@@ -46,9 +44,9 @@ function keyLine({ isOpen }: Pick<Serving, 'isOpen'>): string {
 }
 
 /** What might be meant as the model, and is not used in silence: clients set the OPENAI_* names to reach us. */
-function modelHint(config: Config, env: NodeJS.ProcessEnv): string | undefined {
+function modelHint(config: Config): string | undefined {
   if (config.models.upstream || config.models.file) return undefined
-  return env['OPENAI_API_KEY']
+  return config.hasOpenAiKey
     ? 'OPENAI_API_KEY is set. To use it: UPSTREAM_BASE_URL=https://api.openai.com/v1 UPSTREAM_API_KEY=$OPENAI_API_KEY npm start'
     : 'For real answers: UPSTREAM_BASE_URL=<any OpenAI-compatible endpoint> UPSTREAM_API_KEY=... npm start'
 }

@@ -59,7 +59,10 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
   const ready = Promise.withResolvers<void>()
 
   const working = (async () => {
-    connection = await connectPatiently({ address: outside.temporalAddress, log }, stopping.signal)
+    connection = await connectPatiently(
+      { address: outside.temporalAddress, connection: config.temporal.connection, log },
+      stopping.signal,
+    )
     if (!connection) return
     await prepareNamespace(connection, namespace)
     if (config.role === 'api') return ready.resolve()
@@ -76,9 +79,12 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
         shutdownGraceMs: config.shutdownGraceMs,
       })
       ready.resolve()
-      await worker.finished.catch((error: unknown) => log.error({ err: error }, 'the worker stopped; it is started again'))
+      await worker.finished.catch((error: unknown) =>
+        log.error({ err: error }, 'the worker stopped; it is started again'),
+      )
       worker = undefined
-      if (!stopping.signal.aborted) await new Promise((resolve) => setTimeout(resolve, workerRestartMs))
+      if (!stopping.signal.aborted)
+        await new Promise((resolve) => setTimeout(resolve, workerRestartMs))
     }
   })().catch((error: unknown) => ready.reject(error))
   stack.defer(async () => {

@@ -50,9 +50,15 @@ export function openDb(databaseUrl: string, maxConnections: number): Db {
 
 /** Whether an error says that the database could not be reached or was going down: the same call may work soon. */
 export function isConnectionError(error: unknown): boolean {
-  for (let e: unknown = error; e instanceof Error; e = e.cause ?? ('parent' in e ? e.parent : null)) {
-    if (/^Sequelize(Connection|HostNotFound|HostNotReachable|InvalidConnection)/.test(e.name)) return true
-    if (/Connection terminated|Client has encountered a connection error/.test(e.message)) return true
+  for (
+    let e: unknown = error;
+    e instanceof Error;
+    e = e.cause ?? ('parent' in e ? e.parent : null)
+  ) {
+    if (/^Sequelize(Connection|HostNotFound|HostNotReachable|InvalidConnection)/.test(e.name))
+      return true
+    if (/Connection terminated|Client has encountered a connection error/.test(e.message))
+      return true
     const code = 'code' in e ? String(e.code) : ''
     // Class 08 is connection exceptions; 57P0x is what a server says that stops, crashes or starts.
     if (/^(08...|57P0[1-5]|ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT)$/.test(code)) return true

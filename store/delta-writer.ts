@@ -62,7 +62,10 @@ export function createDeltaWriter(db: Db, events: EventLog, log: Logger): DeltaW
       await write(batch)
     } catch (error) {
       if (isConnectionError(error)) return rideOut(batch, error)
-      log.error({ err: error, runs: batch.length }, 'a batch of deltas failed; it is written run by run')
+      log.error(
+        { err: error, runs: batch.length },
+        'a batch of deltas failed; it is written run by run',
+      )
       // One bad byte or locked row must not stall all runs.
       for (const one of batch) await write([one]).catch((reason: unknown) => one.turn.lose(reason))
     }

@@ -61,13 +61,16 @@ export async function openStore(options: {
     keys: createKeys(db),
     assistants: createObjects(db, models.assistants),
     threads: createObjects(db, models.threads),
-    messages: { ...createObjects(db, models.messages), ...createMessages(db), },
+    messages: { ...createObjects(db, models.messages), ...createMessages(db) },
     runs: { ...createObjects(db, models.runs), ...createRuns(db, events, options.log) },
     steps: {
       list: (runId, query) =>
         listPage(models.runSteps, { run_id: runId, superseded: false }, query),
       async get(runId, stepId) {
-        const found = await models.runSteps.findOne({ where: { id: stepId, run_id: runId }, raw: true })
+        const found = await models.runSteps.findOne({
+          where: { id: stepId, run_id: runId },
+          raw: true,
+        })
         return (found as unknown as RunStepRow | null) ?? undefined
       },
       async calls(steps) {

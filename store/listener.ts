@@ -47,7 +47,10 @@ export function openListener(options: {
       await client.connect()
       for (const channel of channels) await client.query(`LISTEN ${channel}`)
     } catch (error) {
-      options.log.debug({ err: error }, 'the listener could not connect to Postgres; it tries again')
+      options.log.debug(
+        { err: error },
+        'the listener could not connect to Postgres; it tries again',
+      )
       onLoss()
       return
     }

@@ -45,7 +45,10 @@ export async function listPage<Row extends Sequenced>(
   const backwards = query.before !== undefined && query.after === undefined
   const direction = forward === backwards ? 'DESC' : 'ASC'
   const found = await table.findAll({
-    where: { ...where, ...(bounds.length > 0 && { seq: { [Op.and]: bounds } }) } as WhereOptions<Row>,
+    where: {
+      ...where,
+      ...(bounds.length > 0 && { seq: { [Op.and]: bounds } }),
+    } as WhereOptions<Row>,
     order: [['seq', direction]],
     limit: query.limit + 1,
     raw: true,

@@ -20,10 +20,9 @@ export type Patch<Row> = Omit<Partial<Row>, 'metadata'> & {
   metadata?: Record<string, string | null> | null | undefined
 }
 
-export function createObjects<Row extends { id: string; seq?: string; project_id: string; metadata: Metadata }>(
-  db: Db,
-  table: TableOf<Row>,
-): Objects<Row> {
+export function createObjects<
+  Row extends { id: string; seq?: string; project_id: string; metadata: Metadata },
+>(db: Db, table: TableOf<Row>): Objects<Row> {
   const own = (projectId: string, id: string) =>
     ({ id, project_id: projectId }) as unknown as WhereOptions<Row>
   return {

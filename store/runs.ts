@@ -29,7 +29,10 @@ import type {
 import { assignments, insert } from './sql.ts'
 
 /** What a client asks for; what it leaves out is the assistant's. */
-export type NewRun = Pick<RunRow, 'id' | 'project_id' | 'assistant_id' | 'metadata' | 'expires_at'> &
+export type NewRun = Pick<
+  RunRow,
+  'id' | 'project_id' | 'assistant_id' | 'metadata' | 'expires_at'
+> &
   Pick<
     RunRow,
     | 'max_prompt_tokens'
@@ -41,17 +44,20 @@ export type NewRun = Pick<RunRow, 'id' | 'project_id' | 'assistant_id' | 'metada
     overrides: Partial<
       Pick<
         RunRow,
-        'model' | 'instructions' | 'tools' | 'temperature' | 'top_p' | 'reasoning_effort' | 'response_format'
+        | 'model'
+        | 'instructions'
+        | 'tools'
+        | 'temperature'
+        | 'top_p'
+        | 'reasoning_effort'
+        | 'response_format'
       >
     >
     additionalInstructions: string | null
     toolResources?: RunRow['tool_resources']
   }
 
-export type NewMessage = Pick<
-  MessageRow,
-  'id' | 'role' | 'content' | 'attachments' | 'metadata'
->
+export type NewMessage = Pick<MessageRow, 'id' | 'role' | 'content' | 'attachments' | 'metadata'>
 
 export type NewThread = Pick<ThreadRow, 'id' | 'tool_resources' | 'metadata'>
 
@@ -209,9 +215,12 @@ export async function endRun(
 ): Promise<RunRow> {
   const now = new Date()
   const closing = await closeOpenWork(tx, run, {
-    messageReason: { cancelled: 'run_cancelled', expired: 'run_expired', failed: 'run_failed', incomplete: 'max_tokens' }[
-      status
-    ],
+    messageReason: {
+      cancelled: 'run_cancelled',
+      expired: 'run_expired',
+      failed: 'run_failed',
+      incomplete: 'max_tokens',
+    }[status],
     stepStatus: status === 'incomplete' ? 'completed' : status,
     error,
     superseded: false,
@@ -273,7 +282,9 @@ export async function closeOpenWork(
   )
   for (const step of steps) {
     const calls = await callsOf(tx.sql, step)
-    events.push(runEvent(`thread.run.step.${how.stepStatus}`, presentRunStep(step, calls, run.expires_at)))
+    events.push(
+      runEvent(`thread.run.step.${how.stepStatus}`, presentRunStep(step, calls, run.expires_at)),
+    )
   }
   return events
 }
@@ -449,7 +460,8 @@ async function requestCancel(tx: Tx, log: EventLog, key: RunKey): Promise<RunRow
 
 async function lockRunOf(tx: Tx, { projectId, threadId, runId }: RunKey): Promise<RunRow> {
   const run = await lockRun(tx, runId)
-  if (!run || run.project_id !== projectId || run.thread_id !== threadId) throw notFound('run', runId)
+  if (!run || run.project_id !== projectId || run.thread_id !== threadId)
+    throw notFound('run', runId)
   return run
 }
 

@@ -11,7 +11,9 @@ export async function insert<Row extends object>(
   const columns = Object.keys(first)
   const values: unknown[] = []
   const tuples = rows.map((row) => {
-    const marks = columns.map((column) => `$${values.push(bound(column, row[column as keyof Row]))}`)
+    const marks = columns.map(
+      (column) => `$${values.push(bound(column, row[column as keyof Row]))}`,
+    )
     return `(${marks.join(', ')})`
   })
   return sql<Row>(

@@ -6,7 +6,12 @@ import { presentRun } from '../wire/present/run.ts'
 import { presentRunStep } from '../wire/present/run-step.ts'
 import { isTerminal, type RunStatus } from '../wire/run-status.ts'
 import { isConnectionError, type Db, type Tx } from './db.ts'
-import { createDeltaWriter, FencedError, type DeltaWriter, type TurnDeltas } from './delta-writer.ts'
+import {
+  createDeltaWriter,
+  FencedError,
+  type DeltaWriter,
+  type TurnDeltas,
+} from './delta-writer.ts'
 import type { EventLog } from './events.ts'
 import type {
   ContentPart,
@@ -135,7 +140,10 @@ async function claimTurn(
       ...(await closeOpenWork(tx, run, {
         messageReason: 'run_failed',
         stepStatus: 'failed',
-        error: { code: 'server_error', message: 'The worker was replaced; the turn is written anew.' },
+        error: {
+          code: 'server_error',
+          message: 'The worker was replaced; the turn is written anew.',
+        },
         superseded: true,
       })),
     )
@@ -230,7 +238,10 @@ function claimedTurn(parts: Parts, run: RunRow, row: TurnRow, deltas: TurnDeltas
     async openToolStep() {
       opened.tools = true
       await structural(fenced, toolStepId, async (tx) =>
-        stepBegins(run, await insertStep(tx, run, row.turn, { id: toolStepId, type: 'tool_calls' })),
+        stepBegins(
+          run,
+          await insertStep(tx, run, row.turn, { id: toolStepId, type: 'tool_calls' }),
+        ),
       )
     },
     pushText(index, type, text, first) {
@@ -244,32 +255,32 @@ function claimedTurn(parts: Parts, run: RunRow, row: TurnRow, deltas: TurnDeltas
     },
     async commit(end) {
       return ending(fenced, async (tx, current, pending) => {
-          await insertUsage(tx, run, row, end.usage)
-          const said: RunEvent[] = [...pending]
-          const incomplete = end.incomplete ? 'max_tokens' : null
-          if (opened.message) {
-            said.push(
-              await finishMessage(tx, messageId, end.content, incomplete),
-              ...(await finishStep(tx, run, messageStepId, end.calls.length > 0 ? null : end.usage)),
-            )
-          }
-          const outcome = opened.tools
-            ? await keepCalls(tx, run, row, toolStepId, end)
-            : ({ kind: 'ended', status: end.incomplete ? 'incomplete' : 'completed' } as const)
-          said.push(...(await settleRun(tx, current, outcome, end)))
-          await parts.events.append(tx, run.id, said)
-          if (outcome.kind === 'ended') await closeStream(tx, run.id)
-          return outcome
+        await insertUsage(tx, run, row, end.usage)
+        const said: RunEvent[] = [...pending]
+        const incomplete = end.incomplete ? 'max_tokens' : null
+        if (opened.message) {
+          said.push(
+            await finishMessage(tx, messageId, end.content, incomplete),
+            ...(await finishStep(tx, run, messageStepId, end.calls.length > 0 ? null : end.usage)),
+          )
+        }
+        const outcome = opened.tools
+          ? await keepCalls(tx, run, row, toolStepId, end)
+          : ({ kind: 'ended', status: end.incomplete ? 'incomplete' : 'completed' } as const)
+        said.push(...(await settleRun(tx, current, outcome, end)))
+        await parts.events.append(tx, run.id, said)
+        if (outcome.kind === 'ended') await closeStream(tx, run.id)
+        return outcome
       })
     },
     async stop(how, usage) {
       return ending(fenced, async (tx, current, pending) => {
-          if (usage) await insertUsage(tx, run, row, usage)
-          // Before the message is put together from the log.
-          if (pending.length > 0) await parts.events.append(tx, run.id, pending)
-          const ended = await endRun(tx, parts.events, current, how)
-          const outcome = { kind: 'ended', status: ended.status } as const
-          return outcome
+        if (usage) await insertUsage(tx, run, row, usage)
+        // Before the message is put together from the log.
+        if (pending.length > 0) await parts.events.append(tx, run.id, pending)
+        const ended = await endRun(tx, parts.events, current, how)
+        const outcome = { kind: 'ended', status: ended.status } as const
+        return outcome
       })
     },
     [Symbol.dispose]: () => deltas[Symbol.dispose](),
@@ -377,7 +388,10 @@ async function insertStep(
 
 function stepBegins(run: RunRow, step: RunStepRow): RunEvent[] {
   const object = presentRunStep(step, [], run.expires_at)
-  return [runEvent('thread.run.step.created', object), runEvent('thread.run.step.in_progress', object)]
+  return [
+    runEvent('thread.run.step.created', object),
+    runEvent('thread.run.step.in_progress', object),
+  ]
 }
 
 async function finishMessage(
@@ -481,7 +495,8 @@ async function settleRun(
         completed_at: new Date(),
         ...(end.incomplete && { incomplete_reason: end.incomplete }),
       })
-      if (!ended) throw new Error(`Run ${current.id} may not go from ${current.status} to ${status}`)
+      if (!ended)
+        throw new Error(`Run ${current.id} may not go from ${current.status} to ${status}`)
       return [...steps, runEvent(`thread.run.${status}`, presentRun(ended))]
     }
     default:

@@ -5,7 +5,14 @@ import type { ContentPart } from '../store/rows.ts'
  * A message of ours has one text part and one refusal at most, in the order in which the model began them.
  */
 export type Delta =
-  | { of: 'message'; id: string; index: number; type: 'text' | 'refusal'; text: string; first: boolean }
+  | {
+      of: 'message'
+      id: string
+      index: number
+      type: 'text' | 'refusal'
+      text: string
+      first: boolean
+    }
   | { of: 'call'; stepId: string; index: number; opened: OpenedCall }
   | { of: 'arguments'; stepId: string; index: number; type: CallType; text: string }
   | { of: 'outputs'; stepId: string; index: number; outputs: object[] }
@@ -73,7 +80,8 @@ export function contentOf(deltas: { data: string }[]): ContentPart[] {
       const part = parts[piece.index]
       if (piece.type === 'text') {
         if (part?.type === 'text') part.text.value += piece.text.value
-        else parts[piece.index] = { type: 'text', text: { value: piece.text.value, annotations: [] } }
+        else
+          parts[piece.index] = { type: 'text', text: { value: piece.text.value, annotations: [] } }
       } else if (part?.type === 'refusal') part.refusal += piece.refusal
       else parts[piece.index] = { type: 'refusal', refusal: piece.refusal }
     }

@@ -23,14 +23,13 @@ export function endsStream(event: RunEventName): boolean {
 }
 
 export function endsRun(event: RunEventName): boolean {
-  switch (event) {
-    case 'thread.run.completed':
-    case 'thread.run.incomplete':
-    case 'thread.run.failed':
-    case 'thread.run.cancelled':
-    case 'thread.run.expired':
-      return true
-    default:
-      return false
-  }
+  return ends.has(event)
 }
+
+const ends: ReadonlySet<RunEventName> = new Set([
+  'thread.run.completed',
+  'thread.run.incomplete',
+  'thread.run.failed',
+  'thread.run.cancelled',
+  'thread.run.expired',
+])

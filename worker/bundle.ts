@@ -19,7 +19,11 @@ export async function workflowBundle(dataDir: string, log: Logger): Promise<{ co
   if (await exists(codePath)) return { codePath }
   const { code } = await bundleWorkflowCode({
     workflowsPath: join(root, 'workflows/index.ts'),
-    logger: { ...quiet, warn: (message) => log.warn(message), error: (message) => log.error(message) },
+    logger: {
+      ...quiet,
+      warn: (message) => log.warn(message),
+      error: (message) => log.error(message),
+    },
   })
   await mkdir(folder, { recursive: true })
   // Renamed when whole: several processes may start at once.

@@ -13,7 +13,12 @@ export function modelPolicy(remainingMs: number, attempts: number) {
   return proxyActivities<Activities>({
     scheduleToCloseTimeout: remainingMs + deadlineGraceMs,
     heartbeatTimeout,
-    retry: { initialInterval: '500ms', backoffCoefficient: 2, maximumInterval: '20s', maximumAttempts: attempts },
+    retry: {
+      initialInterval: '500ms',
+      backoffCoefficient: 2,
+      maximumInterval: '20s',
+      maximumAttempts: attempts,
+    },
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
   })
 }

@@ -117,7 +117,10 @@ function endOf(error: unknown): RunEnd {
     return { status: 'expired' }
   }
   if (cause instanceof ApplicationFailure) {
-    const code = cause.type === 'rate_limit_exceeded' || cause.type === 'invalid_prompt' ? cause.type : 'server_error'
+    const code =
+      cause.type === 'rate_limit_exceeded' || cause.type === 'invalid_prompt'
+        ? cause.type
+        : 'server_error'
     return { status: 'failed', error: { code, message: cause.message } }
   }
   const message = `The worker stopped in the middle of the run, and so did its replacements (${cause?.message ?? 'no reason given'}).`

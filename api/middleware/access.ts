@@ -68,10 +68,14 @@ function openServer(access: Access): () => Promise<boolean> {
 function assertLocal(host: string, origin: string): void {
   const name = host.replace(/:\d+$/, '')
   if (!isLoopbackHost(name)) {
-    throw forbidden(`This server has no API keys, so it answers only to a loopback name, and not to '${name}'.`)
+    throw forbidden(
+      `This server has no API keys, so it answers only to a loopback name, and not to '${name}'.`,
+    )
   }
   if (origin !== '' && origin !== `http://${host}`) {
-    throw forbidden(`This server has no API keys, so it answers no pages of other origins ('${origin}').`)
+    throw forbidden(
+      `This server has no API keys, so it answers no pages of other origins ('${origin}').`,
+    )
   }
 }
 

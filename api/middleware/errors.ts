@@ -13,7 +13,10 @@ export function errorAnswers(log: Logger): Middleware<State> {
     } catch (error) {
       const told = tellable(error)
       if (told.status >= 500) {
-        log.error({ err: error, request_id: ctx.state.requestId, path: ctx.path }, 'a request failed')
+        log.error(
+          { err: error, request_id: ctx.state.requestId, path: ctx.path },
+          'a request failed',
+        )
       }
       ctx.status = told.status
       // SDKs repeat 5xx by themselves; this says how soon that makes sense.

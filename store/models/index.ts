@@ -1,4 +1,10 @@
-import { DataTypes, type Model, type ModelAttributes, type ModelStatic, type Sequelize } from 'sequelize'
+import {
+  DataTypes,
+  type Model,
+  type ModelAttributes,
+  type ModelStatic,
+  type Sequelize,
+} from 'sequelize'
 
 import type { AssistantRow, MessageRow, RunRow, RunStepRow, ThreadRow } from '../rows.ts'
 

@@ -33,5 +33,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   project.provide('postgresUrl', postgres.url)
   project.provide('temporalAddress', temporal.address)
   project.provide('testDir', dataDir)
-  return () => children[Symbol.asyncDispose]()
+  return async () => {
+    await children[Symbol.asyncDispose]()
+  }
 }

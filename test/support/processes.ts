@@ -56,5 +56,7 @@ export async function spawnServer(env: Record<string, string>): Promise<ServerPr
 
 function found(): Record<string, string> {
   const names = ['PATH', 'HOME', 'LONGRUN_TEMPORAL_CLI', 'LONGRUN_CHROMA', 'LONGRUN_CACHE']
-  return Object.fromEntries(names.flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : [])))
+  return Object.fromEntries(
+    names.flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : [])),
+  )
 }

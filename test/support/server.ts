@@ -22,8 +22,8 @@ export interface TestServer extends AsyncDisposable {
 }
 
 /**
- * Api and worker in this process, on a database and a task queue of their own, with a scripted model. `env` is what a user
- * would set. For tests that kill processes there is `spawnServer`.
+ * Api and worker in this process, on a database and a task queue of their own, with a scripted model unless `env`, which is
+ * what a user would set, names another by UPSTREAM_BASE_URL. For tests that kill processes there is `spawnServer`.
  */
 export async function startServer(env: Record<string, string> = {}): Promise<TestServer> {
   await using stack = new AsyncDisposableStack()
@@ -41,7 +41,7 @@ export async function startServer(env: Record<string, string> = {}): Promise<Tes
         temporalUiUrl: 'http://127.0.0.1:8233',
         models: createModels({
           file: config.models.file,
-          upstream: { baseUrl: model.url, apiKey: 'scripted' },
+          upstream: config.models.upstream || { baseUrl: model.url, apiKey: 'scripted' },
           defaultModel: config.models.defaultModel,
           env,
         }),

@@ -14,7 +14,7 @@ export function presentAssistant(row: AssistantRow): AssistantObject {
     description: row.description,
     model: row.model,
     instructions: row.instructions,
-    tools: row.tools as Assistant['tools'],
+    tools: row.tools,
     top_p: row.top_p,
     temperature: row.temperature,
     reasoning_effort: row.reasoning_effort,

@@ -18,7 +18,7 @@ export function presentMessage(row: MessageRow): Message {
     completed_at: secondsOrNull(row.completed_at),
     role: row.role,
     content: row.content as Message['content'],
-    attachments: row.attachments as Message['attachments'],
+    attachments: row.attachments,
     metadata: row.metadata,
   }
 }

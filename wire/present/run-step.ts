@@ -44,7 +44,10 @@ function presentToolCall(row: ToolCallRow): ToolCall {
       return {
         id: row.id,
         type: 'code_interpreter',
-        code_interpreter: { input: codeOf(row.arguments), outputs: row.outputs as unknown as Outputs },
+        code_interpreter: {
+          input: codeOf(row.arguments),
+          outputs: row.outputs as unknown as Outputs,
+        },
       }
     case 'file_search':
       return { id: row.id, type: 'file_search', file_search: {} }
@@ -65,7 +68,12 @@ type Outputs = Extract<ToolCall, { type: 'code_interpreter' }>['code_interpreter
 export function codeOf(args: string): string {
   try {
     const parsed: unknown = JSON.parse(args)
-    if (typeof parsed === 'object' && parsed && 'code' in parsed && typeof parsed.code === 'string') {
+    if (
+      typeof parsed === 'object' &&
+      parsed &&
+      'code' in parsed &&
+      typeof parsed.code === 'string'
+    ) {
       return parsed.code
     }
   } catch {

@@ -20,8 +20,7 @@ export function presentRun(row: RunRow): RunObject {
     status: row.status,
     started_at: secondsOrNull(row.started_at),
     // A run has no `expired_at`: an expired one keeps its deadline, every other end clears it.
-    expires_at:
-      isTerminal(row.status) && row.status !== 'expired' ? null : seconds(row.expires_at),
+    expires_at: isTerminal(row.status) && row.status !== 'expired' ? null : seconds(row.expires_at),
     cancelled_at: secondsOrNull(row.cancelled_at),
     failed_at: secondsOrNull(row.failed_at),
     completed_at: secondsOrNull(row.completed_at),
@@ -32,7 +31,7 @@ export function presentRun(row: RunRow): RunObject {
     last_error: row.last_error,
     model: row.model,
     instructions: row.instructions,
-    tools: row.tools as Run['tools'],
+    tools: row.tools,
     tool_resources: row.tool_resources,
     metadata: row.metadata,
     temperature: row.temperature,

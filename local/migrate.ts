@@ -1,0 +1,13 @@
+import { loadConfig } from '../config.ts'
+import { createLogger } from '../log.ts'
+import { openDb } from '../store/db.ts'
+import { migrate } from '../store/migrations/index.ts'
+import { databaseOf } from './database-of.ts'
+
+/** `npm run migrate`: brings the schema up to date, as every start does; for deployments that do it apart. */
+const config = loadConfig(process.env)
+await using database = await databaseOf(config, createLogger(config.logLevel))
+const db = openDb(database.url, 2)
+const applied = await migrate(db.sequelize)
+await db.sequelize.close()
+process.stdout.write(applied.length > 0 ? `Applied: ${applied.join(', ')}\n` : 'Nothing to do.\n')

@@ -1,0 +1,105 @@
+import { execFile } from 'node:child_process'
+
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+
+import { startDemoModel, type DemoModel } from '../../local/demo-model.ts'
+import { startServer, type TestServer } from '../support/server.ts'
+
+/** One generation of an official client, and how its program is run. */
+export interface SdkClient {
+  name: string
+  command: string[]
+  env: Record<string, string>
+  scenarios: readonly string[]
+}
+
+const shared = [
+  ...['create-poll', 'stream-helper', 'stream-raw', 'create-and-run', 'lists'],
+  ...['crud', 'functions', 'cancel', 'models'],
+]
+const programs = 'test/contract/programs'
+
+/** `openai`, our own dependency, or one of `test/sdks`. */
+export function nodeClient(packageName: string): SdkClient {
+  return {
+    name: `npm ${packageName}`,
+    command: [process.execPath, `${programs}/node-client.mjs`, packageName],
+    env: {},
+    scenarios: [...shared, 'to-readable-stream'],
+  }
+}
+
+/** Undefined where the set-up did not find a Python, or could not get this version. */
+export function pythonClient(version: string): SdkClient | undefined {
+  // Written by local/setup.mjs.
+  const found = JSON.parse(process.env['LONGRUN_PYTHON_SDKS'] ?? 'null') as PythonSdks | null
+  const packages = found?.sdks[version]
+  if (!found || !packages) return undefined
+  return {
+    name: `Python ${version}`,
+    command: [found.python, `${programs}/python_client.py`],
+    env: { PYTHONPATH: packages },
+    scenarios: shared,
+  }
+}
+
+type PythonSdks = { python: string; sdks: Record<string, string> }
+
+/** Every scenario of these clients, two at a time, against one server with the demo model. */
+export function describeClients(clients: Record<string, SdkClient | undefined>): void {
+  vi.setConfig({ maxConcurrency: 2 })
+  let demo: DemoModel
+  let server: TestServer
+  beforeAll(async () => {
+    demo = await startDemoModel({ port: 0, tokenDelayMs: 1 })
+    server = await startServer({ UPSTREAM_BASE_URL: demo.url })
+  })
+  afterAll(async () => {
+    await server[Symbol.asyncDispose]()
+    await demo.close()
+  })
+
+  for (const [name, client] of Object.entries(clients)) {
+    if (!client) {
+      test.skip(`${name} is skipped: LONGRUN_PYTHON_SDKS, which npm test sets, does not name it`)
+      continue
+    }
+    describe.concurrent(name, () => {
+      test.each(client.scenarios)('%s', async (scenario) => {
+        expect(await runScenario(client, scenario, server.baseUrl)).toMatchObject({ ok: true })
+      })
+      test('the program has no scenario that is not run here', async () => {
+        const { error } = await runScenario(client, 'none', server.baseUrl)
+        const named = /There are: (.*)$/.exec(error?.message ?? '')?.[1]?.split(', ')
+        expect(named?.toSorted()).toEqual(client.scenarios.toSorted())
+      })
+    })
+  }
+}
+
+interface Outcome {
+  ok: boolean
+  error?: { message: string; stack?: string }
+}
+
+/** What the program says in its one line; what it says where there is none is the error. */
+async function runScenario(
+  { command: [program = '', ...args], env }: SdkClient,
+  scenario: string,
+  baseUrl: string,
+): Promise<Outcome> {
+  const output = await new Promise<string>((resolve) => {
+    const { PATH = '' } = process.env
+    execFile(
+      program,
+      [...args, scenario],
+      { env: { PATH, ...env, BASE_URL: baseUrl, API_KEY: 'sk-contract', DEMO: '1' } },
+      (_, stdout, stderr) => resolve(stdout || stderr),
+    )
+  })
+  try {
+    return JSON.parse(output) as Outcome
+  } catch {
+    return { ok: false, error: { message: output } }
+  }
+}

@@ -1,0 +1,100 @@
+import type { AssistantStreamEvent } from '../../wire/openai.ts'
+
+/** One frame of a run's stream, as it came over the wire. */
+export interface Frame {
+  seq: number
+  event: AssistantStreamEvent['event']
+  data: string
+}
+
+/** A stream that is read to its end, however it ends. */
+export interface RawStream {
+  frames: Frame[]
+  /** Resolves at the end: whether `[DONE]` was the last word, or the connection broke before it. */
+  ended: Promise<'done' | 'broken'>
+}
+
+/** Posts and reads the stream of events without any client of anybody's. */
+export async function postStream(url: string, body: object): Promise<RawStream> {
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: {
+      authorization: 'Bearer test',
+      'content-type': 'application/json',
+      'openai-beta': 'assistants=v2',
+    },
+    body: JSON.stringify({ ...body, stream: true }),
+  })
+  if (!response.ok || !response.body) {
+    throw new Error(`POST ${url} answered ${response.status}: ${await response.text()}`)
+  }
+  const frames: Frame[] = []
+  return { frames, ended: readFrames(response.body, frames) }
+}
+
+async function readFrames(
+  body: ReadableStream<Uint8Array>,
+  frames: Frame[],
+): Promise<'done' | 'broken'> {
+  let rest = ''
+  try {
+    for await (const chunk of body.pipeThrough(new TextDecoderStream())) {
+      const blocks = (rest + chunk).split('\n\n')
+      rest = blocks.pop() ?? ''
+      for (const block of blocks) {
+        const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(block)?.[1] ?? ''
+        if (field('event') === 'done') return 'done'
+        if (field('event') === '') continue
+        frames.push({
+          seq: Number(field('id')),
+          event: field('event') as Frame['event'],
+          data: field('data'),
+        })
+      }
+    }
+  } catch {
+    // The server was killed.
+  }
+  return 'broken'
+}
+
+/** What a stream came to, once it has kept all rules that clients rely on. */
+export interface Checked {
+  /** The names of the events; a run of equal ones is one. */
+  events: string[]
+  runStatus: string
+  /** Of each message, in the order of their creation. */
+  texts: string[]
+  stepTypes: string[]
+}
+
+interface StreamRules {
+  see(event: { event: string; data: unknown }): void
+  end(): Checked
+}
+
+const rulesUrl = new URL('../contract/programs/stream-rules.mjs', import.meta.url).href
+
+/** Throws with the event that breaks a rule of streams. `continues`: the stream of submitted tool outputs. */
+export async function checkEvents(
+  events: { event: string; data: unknown }[],
+  options: { continues?: boolean } = {},
+): Promise<Checked> {
+  // A program that Python's tests share; it has no types of its own.
+  const { createStreamRules } = (await import(rulesUrl)) as {
+    createStreamRules(options: { continues?: boolean }): StreamRules
+  }
+  const rules = createStreamRules(options)
+  for (const event of events) rules.see(event)
+  return rules.end()
+}
+
+export function parsed(frames: Frame[]): { event: string; data: unknown }[] {
+  return frames.map(({ event, data }) => ({ event, data: JSON.parse(data) as unknown }))
+}
+
+/** The numbers of frames that leave no gap, counted from the first. */
+export function gapFree(frames: Frame[]): number[] {
+  const first = frames[0]?.seq ?? 1
+  return frames.map((_, index) => first + index)
+}
