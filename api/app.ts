@@ -13,8 +13,10 @@ import { messageRoutes } from './messages.ts'
 import { authenticated, type Access } from './middleware/access.ts'
 import { betaHeader } from './middleware/beta-header.ts'
 import { errorAnswers } from './middleware/errors.ts'
+import { idempotent } from './middleware/idempotency.ts'
 import { liveHeaders } from './middleware/live-headers.ts'
 import { modelRoutes } from './models.ts'
+import { streamRun } from './run-stream.ts'
 import { runRoutes } from './runs.ts'
 import { stepRoutes } from './run-steps.ts'
 import { threadRoutes } from './threads.ts'
@@ -60,6 +62,7 @@ export function createApp(deps: ApiDeps): RequestListener {
     .use(health.routes())
     .use(liveHeaders)
     .use(authenticated(deps.access))
+    .use(idempotent(deps.store.idempotency, (ctx, stream) => streamRun(deps, ctx, stream)))
     .use(models.routes())
     .use(beta.routes())
     .use(() => {

@@ -2,6 +2,7 @@ import type { ParameterizedContext } from 'koa'
 
 import type { ProjectRow } from '../store/rows.ts'
 import { badJson, tooLarge, wrongContentType } from '../wire/errors.ts'
+import type { RunStream } from './run-stream.ts'
 import { assertId, parse, type NamedId } from './validation.ts'
 import type { z } from 'zod'
 
@@ -9,6 +10,9 @@ import type { z } from 'zod'
 export interface State {
   requestId: string
   projectId: ProjectRow['id']
+  rawBody?: Buffer
+  /** Set where the answer is a stream. */
+  stream?: RunStream
 }
 
 export type Context = ParameterizedContext<State> & { params: Record<string, string> }
@@ -39,7 +43,9 @@ export async function readBody<Schema extends z.ZodType>(
   }
 }
 
-async function readJson(ctx: Context): Promise<unknown> {
+/** The bytes of the body; read once, whoever asks first. */
+export async function rawBody(ctx: Context): Promise<Buffer> {
+  if (ctx.state.rawBody) return ctx.state.rawBody
   const chunks: Buffer[] = []
   let size = 0
   for await (const chunk of ctx.req as AsyncIterable<Buffer>) {
@@ -47,10 +53,16 @@ async function readJson(ctx: Context): Promise<unknown> {
     if (size > bodyLimitBytes) throw tooLarge(bodyLimitBytes)
     chunks.push(chunk)
   }
-  if (size === 0) return undefined
+  ctx.state.rawBody = Buffer.concat(chunks)
+  return ctx.state.rawBody
+}
+
+async function readJson(ctx: Context): Promise<unknown> {
+  const body = await rawBody(ctx)
+  if (body.length === 0) return undefined
   if (!ctx.is('json')) throw wrongContentType(ctx.get('content-type'))
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks)))
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body))
   } catch {
     throw badJson()
   }

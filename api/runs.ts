@@ -1,6 +1,5 @@
 import type { Router } from '@koa/router'
 import { randomUUID } from 'node:crypto'
-import { Readable } from 'node:stream'
 
 import type { RunRow } from '../store/rows.ts'
 import type { NewRun } from '../store/runs.ts'
@@ -14,8 +13,8 @@ import type { ApiDeps } from './app.ts'
 import { pathId, readBody, type Context, type State } from './context.ts'
 import { IncludeQuery, ListQuery } from './lists.schema.ts'
 import { newMessage } from './messages.ts'
+import { onClose, streamRun } from './run-stream.ts'
 import { CreateRun, CreateThreadAndRun, ModifyRun, SubmitToolOutputs } from './runs.schema.ts'
-import { sseFrames, sseHeaders } from './sse.ts'
 import { CreateThread } from './threads.schema.ts'
 import { newThread } from './threads.ts'
 import { filledTool, storedResources } from './tools.ts'
@@ -82,7 +81,7 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
       throw error
     }
     engine.deliver(run.id)
-    stream(ctx, run.id, events)
+    streamRun(deps, ctx, { runId: run.id, after: 0 }, events)
   }
 
   async function submitToolOutputs(ctx: Context): Promise<void> {
@@ -91,8 +90,7 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
     const { run, after } = await store.runs.submitOutputs(key, body.tool_outputs)
     engine.deliver(run.id)
     if (!body.stream) return answer(ctx, run)
-    const { signal } = onClose(ctx)
-    stream(ctx, run.id, store.events.follow(run.id, after, { signal }))
+    streamRun(deps, ctx, { runId: run.id, after })
   }
 
   async function cancel(ctx: Context): Promise<void> {
@@ -126,17 +124,6 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
     if (inspect) ctx.set('x-run-inspect-url', inspect)
     ctx.set('openai-poll-after-ms', String(pollAfterMs))
     ctx.body = presentRun(row)
-  }
-
-  function stream(
-    ctx: Context,
-    runId: string,
-    events: ReturnType<typeof store.events.follow>,
-  ): void {
-    const inspect = deps.inspectUrl(runId)
-    if (inspect) ctx.set('x-run-inspect-url', inspect)
-    ctx.set(sseHeaders)
-    ctx.body = Readable.from(sseFrames(events, deps.draining), { objectMode: false })
   }
 
   /** The run once it is settled, or as it is when the client should ask again. */
@@ -210,11 +197,4 @@ function keyOf(ctx: Context) {
     threadId: pathId(ctx, 'thread_id', 'thread'),
     runId: pathId(ctx, 'run_id', 'run'),
   }
-}
-
-/** Aborts when the connection of the request is gone. */
-function onClose(ctx: Context): AbortController {
-  const closed = new AbortController()
-  ctx.res.once('close', () => closed.abort())
-  return closed
 }

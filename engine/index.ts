@@ -46,6 +46,9 @@ export function openEngine(options: EngineOptions): Engine {
   const loops = [
     every(sweepMs, log, 'the outbox sweep', () => delivery.sweep()),
     every(reconcileMs, log, 'the reconciler', () => reconciler.reconcile()),
+    every(reconcileMs, log, 'the sweep of idempotency keys', () =>
+      options.store.idempotency.sweep(),
+    ),
     every(sweepMs, log, 'the expiry of overdue runs', () => reconciler.expireOverdue()),
   ]
 

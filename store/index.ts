@@ -1,6 +1,7 @@
 import type { Logger } from '../log.ts'
 import { openDb, type Db } from './db.ts'
 import { openEventLog, type EventLog } from './events.ts'
+import { createIdempotency, type Idempotency } from './idempotency.ts'
 import { createKeys, type Keys } from './keys.ts'
 import { createMessages, type Messages } from './messages.ts'
 import { migrate } from './migrations/index.ts'
@@ -33,6 +34,7 @@ export interface Store extends AsyncDisposable {
   toolCalls: ToolCalls
   events: EventLog
   outbox: Outbox
+  idempotency: Idempotency
 }
 
 export interface Steps {
@@ -83,6 +85,7 @@ export async function openStore(options: {
     },
     toolCalls: createToolCalls(db, events),
     outbox: createOutbox(db),
+    idempotency: createIdempotency(db),
     async [Symbol.asyncDispose]() {
       await turns[Symbol.asyncDispose]()
       await events[Symbol.asyncDispose]()

@@ -1,0 +1,35 @@
+import { Readable } from 'node:stream'
+
+import type { StoredEvent } from '../wire/events.ts'
+import type { ApiDeps } from './app.ts'
+import type { Context } from './context.ts'
+import { sseFrames, sseHeaders } from './sse.ts'
+
+/** The place in a run's log from which a client is shown events. */
+export interface RunStream {
+  runId: string
+  after: number
+}
+
+/** Answers with the events of a run as SSE. `events` is given where they had to be followed from before the run began. */
+export function streamRun(
+  deps: Pick<ApiDeps, 'store' | 'draining' | 'inspectUrl'>,
+  ctx: Context,
+  { runId, after }: RunStream,
+  events: AsyncGenerator<StoredEvent[]> = deps.store.events.follow(runId, after, {
+    signal: onClose(ctx).signal,
+  }),
+): void {
+  const inspect = deps.inspectUrl(runId)
+  if (inspect) ctx.set('x-run-inspect-url', inspect)
+  ctx.set(sseHeaders)
+  ctx.state.stream = { runId, after }
+  ctx.body = Readable.from(sseFrames(events, deps.draining), { objectMode: false })
+}
+
+/** Aborts when the connection of the request is gone. */
+export function onClose(ctx: Context): AbortController {
+  const closed = new AbortController()
+  ctx.res.once('close', () => closed.abort())
+  return closed
+}
