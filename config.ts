@@ -42,6 +42,7 @@ const Env = z.object({
 
   RUN_EXPIRES_S: seconds(600, 90 * 86_400),
   RUN_MAX_STEPS: z.coerce.number().int().min(1).max(1000).default(50),
+  RECONCILE_S: seconds(60, 3600),
   SHUTDOWN_GRACE_S: seconds(5, 600),
 
   // What local/setup.mjs found; not for people.
@@ -90,6 +91,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       attempts: e.MODEL_ATTEMPTS,
     },
     runs: { expiresAfterS: e.RUN_EXPIRES_S, maxSteps: e.RUN_MAX_STEPS },
+    reconcileMs: e.RECONCILE_S * 1000,
     hasOpenAiKey: e.OPENAI_API_KEY !== undefined,
     shutdownGraceMs: e.SHUTDOWN_GRACE_S * 1000,
   }

@@ -2,6 +2,7 @@ import { Context } from '@temporalio/activity'
 import { ApplicationFailure, CancelledFailure } from '@temporalio/common'
 
 import { UnknownModelError } from '../models.ts'
+import { FencedError } from '../store/delta-writer.ts'
 import type { RunRow, TurnResult, Usage } from '../store/rows.ts'
 import type { ClaimedTurn, TurnCall, TurnEnd } from '../store/turns.ts'
 import { codeOf } from '../wire/present/run-step.ts'
@@ -44,6 +45,8 @@ export function createModelTurn(deps: Deps) {
       await listen(turn, answer, stop.signal)
       if (!stop.signal.aborted) return await turn.commit(turnEnd(turn, answer))
     } catch (error) {
+      await turn.written()
+      if (error instanceof FencedError) stop.because('replaced')
       if (!stop.signal.aborted) throw asFailure(error, turn, context.info.attempt)
     }
     return stopped(turn, stop.signal.reason as StopReason, answer.usage())
@@ -79,9 +82,14 @@ export function createModelTurn(deps: Deps) {
     switch (reason) {
       case 'cancelled':
       case 'expired':
-        return turn.stop({ status: reason }, usage)
+        try {
+          return await turn.stop({ status: reason }, usage)
+        } catch (error) {
+          if (!(error instanceof FencedError)) throw error
+          return stopped(turn, 'replaced', usage)
+        }
       case 'replaced':
-        log.warn({ run_id: turn.run.id }, 'this attempt was replaced, or its run has ended')
+        log.info({ run_id: turn.run.id }, 'this attempt was replaced, or its run is over or gone')
         return { kind: 'ended', status: 'gone' }
       case 'shutdown':
         // Another worker takes the turn at once.
@@ -97,6 +105,7 @@ type StopReason = 'cancelled' | 'expired' | 'replaced' | 'shutdown'
 interface Stopper extends Disposable {
   /** Aborts with a `StopReason`. */
   signal: AbortSignal
+  because(reason: StopReason): void
   watch(turn: ClaimedTurn): void
 }
 
@@ -117,6 +126,7 @@ function stopper(context: Context, onControl: (act: () => void) => Disposable): 
   let deadline: NodeJS.Timeout | undefined
   return {
     signal: abort.signal,
+    because: (reason) => abort.abort(reason),
     watch({ run, lost }) {
       deadline = setLongTimeout(stopFor('expired'), run.expires_at.getTime() - Date.now())
       if (lost.aborted) abort.abort('replaced' satisfies StopReason)

@@ -31,6 +31,8 @@ export function createProvider(idleTimeoutMs: number): Provider {
         project: null,
         // Temporal owns the retries.
         maxRetries: 0,
+        // It would write chunks that it cannot parse, which are people's content, to the console.
+        logLevel: 'off',
       })
     clients.set(key, client)
     return client

@@ -87,14 +87,14 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
   async function submitToolOutputs(ctx: Context): Promise<void> {
     const body = await readBody(ctx, SubmitToolOutputs, () => find(ctx))
     const key = keyOf(ctx)
-    const { run, after } = await store.runs.submitOutputs(key, body.tool_outputs)
+    const { run, after } = await orMissing(ctx, store.runs.submitOutputs(key, body.tool_outputs))
     engine.deliver(run.id)
     if (!body.stream) return answer(ctx, run)
     streamRun(deps, ctx, { runId: run.id, after })
   }
 
   async function cancel(ctx: Context): Promise<void> {
-    const run = await store.runs.requestCancel(keyOf(ctx))
+    const run = await orMissing(ctx, store.runs.requestCancel(keyOf(ctx)))
     engine.deliver(run.id)
     answer(ctx, run)
   }
@@ -150,6 +150,16 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
     if (row && row.thread_id === threadId) return row
     await findThread(ctx)
     throw notFound('run', runId)
+  }
+
+  /** A run that is not there may be missing because its thread is; then that is what the answer says. */
+  async function orMissing<T>(ctx: Context, change: Promise<T>): Promise<T> {
+    try {
+      return await change
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) await findThread(ctx)
+      throw error
+    }
   }
 
   async function findThread(ctx: Context): Promise<string> {

@@ -20,9 +20,7 @@ export function threadRoutes(router: Router<State>, { store }: ApiDeps): void {
   async function create(ctx: Context): Promise<void> {
     const body = await readBody(ctx, CreateThread)
     const { thread, messages } = newThread(body)
-    ctx.body = presentThread(
-      await store.messages.createThread(ctx.state.projectId, thread, messages),
-    )
+    ctx.body = presentThread(await store.threads.create(ctx.state.projectId, thread, messages))
   }
 
   async function get(ctx: Context): Promise<void> {
@@ -43,7 +41,7 @@ export function threadRoutes(router: Router<State>, { store }: ApiDeps): void {
 
   async function remove(ctx: Context): Promise<void> {
     const id = pathId(ctx, 'thread_id', 'thread')
-    if (!(await store.threads.delete(ctx.state.projectId, id))) throw notFound('thread', id)
+    await store.threads.delete(ctx.state.projectId, id)
     ctx.body = { id, object: 'thread.deleted', deleted: true }
   }
 

@@ -26,10 +26,11 @@ export interface EngineOptions {
   hasWorker: () => boolean
   modelAttempts: number
   maxSteps: number
+  /** How often the runs that are open here are compared with the workflows that are open there. */
+  reconcileMs: number
 }
 
 const sweepMs = 1000
-const reconcileMs = 60_000
 
 export function openEngine(options: EngineOptions): Engine {
   const { log, namespace, taskQueue } = options
@@ -45,8 +46,8 @@ export function openEngine(options: EngineOptions): Engine {
   const reconciler = createReconciler({ ...options, client, delivery })
   const loops = [
     every(sweepMs, log, 'the outbox sweep', () => delivery.sweep()),
-    every(reconcileMs, log, 'the reconciler', () => reconciler.reconcile()),
-    every(reconcileMs, log, 'the sweep of idempotency keys', () =>
+    every(options.reconcileMs, log, 'the reconciler', () => reconciler.reconcile()),
+    every(options.reconcileMs, log, 'the sweep of idempotency keys', () =>
       options.store.idempotency.sweep(),
     ),
     every(sweepMs, log, 'the expiry of overdue runs', () => reconciler.expireOverdue()),

@@ -16,8 +16,6 @@ export interface Reconciler {
   expireOverdue(): Promise<void>
 }
 
-/** A run that is younger may not have reached Temporal's index yet. */
-const settledMs = 15_000
 /** The run's worker and its workflow come first: this is for when both are gone. */
 const overdueGraceMs = 5000
 /** Any number that no other program uses for an advisory lock in our database. */
@@ -27,6 +25,8 @@ export function createReconciler(
   options: EngineOptions & { client: () => Client | undefined; delivery: Pick<Delivery, 'start'> },
 ): Reconciler {
   const { store, log } = options
+  // A run that is younger may not have reached Temporal's index yet, and would be asked for one by one.
+  const settledMs = options.reconcileMs / 4
 
   async function mend(client: Client, run: RunRow): Promise<void> {
     if (await isOpen(client, run.id)) return
@@ -73,7 +73,9 @@ export function createReconciler(
   async function alone(work: () => Promise<void>): Promise<void> {
     await store.db.tx(async (tx) => {
       const [lock] = await tx.sql<{ held: boolean }>(
-        'SELECT pg_try_advisory_xact_lock($1) AS held',
+        // A process that is frozen while it holds the lock must not keep the others from it for ever.
+        `SELECT pg_try_advisory_xact_lock($1) AS held,
+           set_config('idle_in_transaction_session_timeout', '60s', true)`,
         [reconcilerLock],
       )
       if (lock?.held) await work()

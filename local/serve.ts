@@ -105,6 +105,7 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
       hasWorker: () => worker !== undefined,
       modelAttempts: config.models.attempts,
       maxSteps: config.runs.maxSteps,
+      reconcileMs: config.reconcileMs,
     }),
   )
   const api =

@@ -17,6 +17,8 @@ export interface TurnDeltas extends Disposable {
    * structural event that must come after it. Throws what `lost` aborts with.
    */
   take(): Promise<RunEvent[]>
+  /** Resolves once all that has been pushed is written, or the turn is lost. */
+  written(): Promise<void>
   /** Aborts when another attempt has taken the turn over, or the run has ended or is gone. */
   lost: AbortSignal
 }
@@ -47,12 +49,18 @@ export function createDeltaWriter(db: Db, events: EventLog, log: Logger): DeltaW
   }
 
   function start(): void {
-    timer = undefined
+    unschedule()
     lastFlush = performance.now()
     flushing = flush().finally(() => {
       flushing = undefined
       if ([...turns].some((turn) => turn.pending.length > 0)) schedule()
     })
+  }
+
+  function unschedule(): void {
+    clearTimeout(timer as NodeJS.Timeout)
+    clearImmediate(timer as NodeJS.Immediate)
+    timer = undefined
   }
 
   async function flush(): Promise<void> {
@@ -131,12 +139,17 @@ export function createDeltaWriter(db: Db, events: EventLog, log: Logger): DeltaW
           turn.losing.signal.throwIfAborted()
           return takeBatch(turn).entries
         },
+        async written() {
+          while (flushing || turn.pending.length > 0) {
+            if (!flushing) start()
+            await flushing
+          }
+        },
         [Symbol.dispose]: () => void turns.delete(turn),
       }
     },
     async [Symbol.asyncDispose]() {
-      clearTimeout(timer as NodeJS.Timeout)
-      clearImmediate(timer as NodeJS.Immediate)
+      unschedule()
       await flushing
     },
   }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 
 import type { Logger } from '../log.ts'
 import type { RunEvent, RunEventName, StoredEvent } from '../wire/events.ts'
-import type { Db, Tx } from './db.ts'
+import { isConnectionError, type Db, type Tx } from './db.ts'
 import { openListener, type Channel } from './listener.ts'
 
 /** The event log of runs: durable, ordered per run, read by any number of followers in any process. */
@@ -45,6 +45,7 @@ export interface BatchEntry {
 const bufferedChars = 1_000_000
 /** How long a follower trusts the silence of the listener before it looks into the table. */
 const safetyPollMs = 2000
+const readAgainMs = 250
 const pageSize = 500
 
 export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger }): EventLog {
@@ -83,6 +84,23 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
       'SELECT seq, event, data FROM run_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3',
       [runId, after, limit],
     )
+  }
+
+  /** A follower outlives its Postgres: it reads where it stopped once there is one again. */
+  async function readPatiently(
+    runId: string,
+    after: number,
+    signal: AbortSignal,
+  ): Promise<StoredEvent[]> {
+    while (!signal.aborted) {
+      try {
+        return await read(runId, after)
+      } catch (error) {
+        if (!isConnectionError(error)) throw error
+        await new Promise((resolve) => setTimeout(resolve, readAgainMs))
+      }
+    }
+    return []
   }
 
   return {
@@ -128,7 +146,7 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
         if (set.size === 0 && followers.get(runId) === set) followers.delete(runId)
       }
       signal.addEventListener('abort', leave, { once: true })
-      return batches(follower, (from) => read(runId, from), signal, leave)
+      return batches(follower, (from) => readPatiently(runId, from, signal), signal, leave)
     },
     async tip(runId) {
       const [stream] = await db.sql<{ last_seq: number }>(

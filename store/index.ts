@@ -18,6 +18,7 @@ import type {
 } from './rows.ts'
 import { createRuns, type Runs } from './runs.ts'
 import { listPage, type ListQuery, type Rows } from './lists.ts'
+import { createThreads, type Threads } from './threads.ts'
 import { createToolCalls, type ToolCalls } from './tool-calls.ts'
 import { createTurns, type Turns } from './turns.ts'
 
@@ -26,7 +27,7 @@ export interface Store extends AsyncDisposable {
   db: Db
   keys: Keys
   assistants: Objects<AssistantRow>
-  threads: Objects<ThreadRow>
+  threads: Omit<Objects<ThreadRow>, 'create' | 'delete'> & Threads
   messages: Omit<Objects<MessageRow>, 'create'> & Messages
   runs: Omit<Objects<RunRow>, 'create'> & Runs
   steps: Steps
@@ -62,7 +63,7 @@ export async function openStore(options: {
     turns,
     keys: createKeys(db),
     assistants: createObjects(db, models.assistants),
-    threads: createObjects(db, models.threads),
+    threads: { ...createObjects(db, models.threads), ...createThreads(db, events) },
     messages: { ...createObjects(db, models.messages), ...createMessages(db) },
     runs: { ...createObjects(db, models.runs), ...createRuns(db, events, options.log) },
     steps: {

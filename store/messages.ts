@@ -1,17 +1,11 @@
 import { threadLockedForMessage } from '../wire/errors.ts'
 import type { Db } from './db.ts'
-import type { MessageRow, RunRow, ThreadRow, ToolCallRow } from './rows.ts'
-import { insertMessages, lockThread, type NewMessage, type NewThread } from './runs.ts'
-import { insert } from './sql.ts'
+import type { MessageRow, RunRow, ToolCallRow } from './rows.ts'
+import { insertMessages, lockThread, type NewMessage } from './runs.ts'
 
 export interface Messages {
   /** Throws notFound(thread) and threadLockedForMessage. */
   create(projectId: string, threadId: string, message: NewMessage): Promise<MessageRow>
-  createThread(
-    projectId: ThreadRow['project_id'],
-    thread: NewThread,
-    messages: NewMessage[],
-  ): Promise<ThreadRow>
   /** The newest messages of a run's thread that a model may be shown, oldest first, up to `limit`. */
   newest(run: Pick<RunRow, 'thread_id' | 'id'>, limit: number): Promise<MessageRow[]>
   /** What the run itself has written and called so far, in order. */
@@ -30,15 +24,6 @@ export function createMessages(db: Db): Messages {
         if (active) throw threadLockedForMessage(threadId, active.id)
         const [row] = await insertMessages(tx.sql, projectId, threadId, [message])
         if (!row) throw new Error('INSERT INTO messages returned no row')
-        return row
-      }),
-    createThread: (projectId, thread, messages) =>
-      db.tx(async (tx) => {
-        const [row] = await insert<ThreadRow>(tx.sql, 'threads', [
-          { ...thread, project_id: projectId },
-        ])
-        if (!row) throw new Error('INSERT INTO threads returned no row')
-        await insertMessages(tx.sql, projectId, thread.id, messages)
         return row
       }),
     async newest(run, limit) {

@@ -466,14 +466,11 @@ async function lockRunOf(tx: Tx, { projectId, threadId, runId }: RunKey): Promis
 }
 
 function isLockViolation(error: unknown): boolean {
-  const parent: unknown = error instanceof Error && 'parent' in error ? error.parent : undefined
-  return (
-    typeof parent === 'object' &&
-    parent !== null &&
-    'constraint' in parent &&
-    parent.constraint === 'one_run_holds_the_lock'
-  )
+  return error instanceof Error && 'constraint' in error && error.constraint === lockIndex
 }
+
+/** The unique index that lets one run of a thread hold its lock. */
+const lockIndex = 'one_run_holds_the_lock'
 
 function stepError(how: { stepStatus: string; error?: RunFailure }): string | null {
   if (how.stepStatus !== 'failed' || !how.error) return null

@@ -68,6 +68,8 @@ export interface ClaimedTurn extends Disposable {
   pushText(index: number, type: 'text' | 'refusal', text: string, first: boolean): void
   pushCall(index: number, call: Pick<TurnCall, 'id' | 'type' | 'name'>): void
   pushArguments(index: number, type: TurnCall['type'], text: string): void
+  /** Resolves once clients can read all that was pushed: before an attempt that failed leaves its message to the next. */
+  written(): Promise<void>
   /** Keeps what the model has said, as its result and for ever; ends the run where nothing is left to do. */
   commit(end: TurnEnd): Promise<TurnResult>
   /** Ends the run in the middle of the turn: cancelled, or past its deadline. Counts what was used so far. */
@@ -95,8 +97,11 @@ export interface TurnEnd {
 export function createTurns(db: Db, events: EventLog, log: Logger): Turns {
   const writer = createDeltaWriter(db, events, log)
   return {
+    // A claim that is repeated takes the turn from nobody but itself.
     claim: (runId, turn, generationId) =>
-      db.tx(async (tx) => claimTurn(tx, { db, events, writer }, { runId, turn, generationId })),
+      outlasting(() =>
+        db.tx(async (tx) => claimTurn(tx, { db, events, writer }, { runId, turn, generationId })),
+      ),
     askClient: (runId, stepId) =>
       db.tx(async (tx) => {
         const run = await lockRun(tx, runId)
@@ -130,10 +135,11 @@ async function claimTurn(
     [wanted.runId, wanted.turn, wanted.generationId],
   )
   if (!row) throw new Error('INSERT INTO run_turns returned no row')
-  if (row.result) return { kind: 'done', result: await resultNow(tx, row.result) }
+  // First, for a workflow that begins again: its run may have been cancelled while there was none to hear of it.
   if (isTerminal(run.status) || run.status === 'cancelling') {
     return { kind: 'stopped', status: run.status }
   }
+  if (row.result) return { kind: 'done', result: await resultNow(tx, row.result) }
   const said: RunEvent[] = []
   if (row.emitted) {
     said.push(
@@ -253,6 +259,7 @@ function claimedTurn(parts: Parts, run: RunRow, row: TurnRow, deltas: TurnDeltas
     pushArguments(index, type, text) {
       deltas.push({ of: 'arguments', stepId: toolStepId, index, type, text })
     },
+    written: () => deltas.written(),
     async commit(end) {
       return ending(fenced, async (tx, current, pending) => {
         await insertUsage(tx, run, row, end.usage)
@@ -341,21 +348,28 @@ interface TurnTx {
   retried: boolean
 }
 
-/** A transaction of this attempt: with the run's lock, and the fence checked. A restarting Postgres is waited for. */
+/** A transaction of this attempt: with the run's lock, and the fence checked. */
 async function inTurn<T>(turn: FencedTurn, work: (given: TurnTx) => Promise<T>): Promise<T> {
   const pending = await turn.deltas.take()
+  return outlasting((retried) =>
+    turn.db.tx(async (tx) => {
+      const current = await lockRun(tx, turn.run.id)
+      const [held] = await tx.sql<TurnRow>(
+        'SELECT * FROM run_turns WHERE run_id = $1 AND turn = $2',
+        [turn.run.id, turn.row.turn],
+      )
+      if (!current || held?.fence !== turn.row.fence) throw new FencedError(turn.run.id)
+      return work({ tx, current, held, pending, retried })
+    }),
+  )
+}
+
+/** Repeats what a restarting Postgres broke. `retried`: an earlier try may have been committed all the same. */
+async function outlasting<T>(work: (retried: boolean) => Promise<T>): Promise<T> {
   const deadline = performance.now() + outageMs
   for (let retried = false; ; retried = true) {
     try {
-      return await turn.db.tx(async (tx) => {
-        const current = await lockRun(tx, turn.run.id)
-        const [held] = await tx.sql<TurnRow>(
-          'SELECT * FROM run_turns WHERE run_id = $1 AND turn = $2',
-          [turn.run.id, turn.row.turn],
-        )
-        if (!current || held?.fence !== turn.row.fence) throw new FencedError(turn.run.id)
-        return work({ tx, current, held, pending, retried })
-      })
+      return await work(retried)
     } catch (error) {
       if (!isConnectionError(error) || performance.now() > deadline) throw error
       await new Promise((resolve) => setTimeout(resolve, 250))

@@ -33,7 +33,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunWorker> {
     workflowTaskPollerBehavior: { type: 'autoscaling', initial: 5, minimum: 2, maximum: 20 },
     activityTaskPollerBehavior: { type: 'autoscaling', initial: 5, minimum: 2, maximum: 20 },
     // What decides how soon another worker goes on with the runs of one that died.
-    stickyQueueScheduleToStartTimeout: '2s',
+    stickyQueueScheduleToStartTimeout: '1s',
     maxHeartbeatThrottleInterval: '2s',
     defaultHeartbeatThrottleInterval: '2s',
     shutdownGraceTime: options.shutdownGraceMs,

@@ -8,7 +8,10 @@ import type { Activities } from '../activities/index.ts'
  */
 const heartbeatTimeout = '5s'
 
-/** The model streams for as long as the run may last; retries are for what a provider or a worker does to it. */
+/**
+ * The model streams for as long as the run may last. Retries are for what a provider does to it: a worker that vanished
+ * is the workflow's to replace, since that says nothing against the provider and must not use up its attempts.
+ */
 export function modelPolicy(remainingMs: number, attempts: number) {
   return proxyActivities<Activities>({
     scheduleToCloseTimeout: remainingMs + deadlineGraceMs,
@@ -18,6 +21,7 @@ export function modelPolicy(remainingMs: number, attempts: number) {
       backoffCoefficient: 2,
       maximumInterval: '20s',
       maximumAttempts: attempts,
+      nonRetryableErrorTypes: ['TemporalTimeout:Heartbeat'],
     },
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
   })

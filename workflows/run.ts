@@ -72,11 +72,31 @@ async function takeTurns(
   }
 }
 
+/** How many workers may vanish under one turn: a run that takes them down must not do so for ever. */
+const maxWorkersLost = 10
+
+/**
+ * One model turn, begun again where its worker vanished. Scheduled anew it starts eagerly, on the worker that has just
+ * answered; a retry by the server could be handed to one that is frozen and still seems to wait for work.
+ */
 async function takeTurn(input: RunInput, turn: number): Promise<TurnResult> {
-  const model = modelPolicy(remainingMs(input), input.modelAttempts)
-  return model.modelTurn.executeWithOptions({ summary: `turn ${turn + 1} · ${input.model}` }, [
-    { runId: input.runId, turn, generationId: uuid4() },
-  ])
+  const generationId = uuid4()
+  for (let lost = 1; ; lost += 1) {
+    const model = modelPolicy(remainingMs(input), input.modelAttempts)
+    try {
+      return await model.modelTurn.executeWithOptions(
+        { summary: `turn ${turn + 1} · ${input.model}` },
+        [{ runId: input.runId, turn, generationId }],
+      )
+    } catch (error) {
+      if (!isWorkerLost(error) || lost === maxWorkersLost) throw error
+    }
+  }
+}
+
+function isWorkerLost(error: unknown): boolean {
+  const cause = error instanceof ActivityFailure ? error.cause : undefined
+  return cause instanceof TimeoutFailure && cause.timeoutType === 'HEARTBEAT'
 }
 
 /** The tools that are ours, side by side; where one fails the model is told so, by its output. */

@@ -59,7 +59,9 @@ test('of two requests at once one is carried out and the other told to try again
   expect(statuses.every((status) => status === 200 || status === 409)).toBe(true)
   const { data } = await server.client.beta.assistants.list()
   const ids = await Promise.all(
-    answers.filter(({ status }) => status === 200).map(async (answer) => (await answer.json()).id),
+    answers
+      .filter(({ status }) => status === 200)
+      .map(async (answer) => ((await answer.json()) as { id: string }).id),
   )
   expect(new Set(ids).size).toBe(1)
   expect(data.filter(({ id }) => ids.includes(id))).toHaveLength(1)

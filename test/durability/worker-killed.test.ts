@@ -18,9 +18,9 @@ test('a worker that is killed in mid-stream is replaced by one that is started t
 
   const stream = client.beta.threads.runs.stream(threadId, { assistant_id: assistantId })
   const events: { event: string; data: unknown }[] = []
-  stream.on('event', (event) => void events.push(event))
-  const first = await model.called(1)
-  await model.tokensOut(first, 5)
+  // The helper goes on to write into the objects that it hands out.
+  stream.on('event', (event) => void events.push(structuredClone(event)))
+  await new Promise((resolve) => stream.once('textDelta', resolve))
   const killedAt = performance.now()
   await worker.kill('SIGKILL')
   await cluster.spawn('worker')
@@ -57,16 +57,14 @@ test('a worker that is killed in mid-stream is replaced by one that was there al
     assistant_id: assistantId,
   })
   const first = await model.called(1)
-  await model.tokensOut(first, 5)
+  await stream.saw('thread.message.delta')
   const killed = askedBy(first) === 'one' ? one : other
   const killedAt = performance.now()
   await killed.kill('SIGKILL')
 
   expect(await stream.ended).toBe('done')
   expect(performance.now() - killedAt).toBeLessThan(recoveryMs)
-  expect(model.requests.map(askedBy)).toEqual(
-    killed === one ? ['one', 'other'] : ['other', 'one'],
-  )
+  expect(model.requests.map(askedBy)).toEqual(killed === one ? ['one', 'other'] : ['other', 'one'])
   const { frames } = stream
   expect(frames.map(({ seq }) => seq)).toEqual(gapFree(frames))
   const { events: names, texts } = await checkEvents(parsed(frames))

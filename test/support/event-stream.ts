@@ -1,3 +1,6 @@
+import { createLogger } from '../../log.ts'
+import { openStore } from '../../store/index.ts'
+import { endsStream } from '../../wire/events.ts'
 import type { AssistantStreamEvent } from '../../wire/openai.ts'
 
 /** One frame of a run's stream, as it came over the wire. */
@@ -10,6 +13,8 @@ export interface Frame {
 /** A stream that is read to its end, however it ends. */
 export interface RawStream {
   frames: Frame[]
+  /** Resolves with the first frame of this event, as soon as it is there. */
+  saw(event: Frame['event']): Promise<Frame>
   /** Resolves at the end: whether `[DONE]` was the last word, or the connection broke before it. */
   ended: Promise<'done' | 'broken'>
 }
@@ -28,13 +33,54 @@ export async function postStream(url: string, body: object): Promise<RawStream> 
   if (!response.ok || !response.body) {
     throw new Error(`POST ${url} answered ${response.status}: ${await response.text()}`)
   }
+  const received = response.body
+  return collect((take) => readFrames(received, take))
+}
+
+/** Follows a run from after a frame, as an api process does for whoever comes back: to the end of the run. */
+export async function followRun(
+  databaseUrl: string,
+  runId: string,
+  after: number,
+): Promise<RawStream> {
+  const store = await openStore({ databaseUrl, log: createLogger('silent') })
+  return collect(async (take) => {
+    await using _ = store
+    const never = new AbortController()
+    for await (const events of store.events.follow(runId, after, { signal: never.signal })) {
+      for (const { seq, event, data } of events) take({ seq, event, data })
+      if (events.some(({ event }) => endsStream(event))) return 'done'
+    }
+    return 'broken'
+  })
+}
+
+function collect(read: (take: (frame: Frame) => void) => Promise<'done' | 'broken'>): RawStream {
   const frames: Frame[] = []
-  return { frames, ended: readFrames(response.body, frames) }
+  const waiting = new Set<() => void>()
+  const ended = read((frame) => {
+    frames.push(frame)
+    for (const look of waiting) look()
+  })
+  return {
+    frames,
+    ended,
+    saw: (event) =>
+      new Promise((resolve, reject) => {
+        const look = (): void => {
+          const frame = frames.find((one) => one.event === event)
+          if (frame) resolve(frame)
+        }
+        waiting.add(look)
+        look()
+        void ended.then(() => reject(new Error(`The stream ended without ${event}`)))
+      }),
+  }
 }
 
 async function readFrames(
   body: ReadableStream<Uint8Array>,
-  frames: Frame[],
+  take: (frame: Frame) => void,
 ): Promise<'done' | 'broken'> {
   let rest = ''
   try {
@@ -45,7 +91,7 @@ async function readFrames(
         const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(block)?.[1] ?? ''
         if (field('event') === 'done') return 'done'
         if (field('event') === '') continue
-        frames.push({
+        take({
           seq: Number(field('id')),
           event: field('event') as Frame['event'],
           data: field('data'),
@@ -82,7 +128,7 @@ export async function checkEvents(
 ): Promise<Checked> {
   // A program that Python's tests share; it has no types of its own.
   const { createStreamRules } = (await import(rulesUrl)) as {
-    createStreamRules(options: { continues?: boolean }): StreamRules
+    createStreamRules: (options: { continues?: boolean }) => StreamRules
   }
   const rules = createStreamRules(options)
   for (const event of events) rules.see(event)
@@ -97,4 +143,11 @@ export function parsed(frames: Frame[]): { event: string; data: unknown }[] {
 export function gapFree(frames: Frame[]): number[] {
   const first = frames[0]?.seq ?? 1
   return frames.map((_, index) => first + index)
+}
+
+/** The run that a stream is about. */
+export function runIdOf({ frames }: RawStream): string {
+  const frame = frames.find(({ event }) => event === 'thread.run.created')
+  if (!frame) throw new Error('The stream has not named its run yet')
+  return (JSON.parse(frame.data) as { id: string }).id
 }

@@ -28,7 +28,10 @@ export async function spawnServer(env: Record<string, string>): Promise<ServerPr
   const ready = Promise.withResolvers<void>()
   const onData = (data: Buffer): void => {
     output += data.toString()
-    if (output.includes('Longrun is ready')) setImmediate(() => ready.resolve())
+    // What names the address of an api comes after the ready line, and maybe in another piece.
+    if (/Longrun is ready/.test(output) && /Base URL +\S+\s|has no API/.test(output)) {
+      ready.resolve()
+    }
   }
   child.stdout.on('data', onData)
   child.stderr.on('data', onData)

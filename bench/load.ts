@@ -1,0 +1,124 @@
+import { Agent, request, type IncomingMessage } from 'node:http'
+
+import { nowMs, pause } from './clock.ts'
+
+/** The client of the measurements: plain HTTP over connections that stay open, and as little work per event as can be. */
+export interface Load extends Disposable {
+  /** POSTs and reads the JSON answer. Throws where it is not a success. */
+  post(path: string, body: object): Promise<{ id: string }>
+  /** A streamed run on the thread, until `[DONE]`. Throws where it does not complete. */
+  run(assistantId: string, threadId: string): Promise<Timings & { runId: string }>
+  /** What `create_and_poll` of the official clients does, in milliseconds until the run is seen to have ended. */
+  poll(assistantId: string, threadId: string): Promise<number>
+  /** The model itself, asked without us in between. */
+  direct(model: string): Promise<Timings>
+}
+
+/** Milliseconds, from before the request is made. */
+export interface Timings {
+  firstEvent: number
+  firstToken: number
+  /** Per token after the first: from when the model sent it to when it was here. */
+  tokenDelays: number[]
+  done: number
+}
+
+const terminal = /"status":\s*"(completed|failed|incomplete|expired|cancelled|requires_action)"/
+
+export function createLoad(baseUrl: string, modelUrl: string, stop: AbortSignal): Load {
+  const agent = new Agent({ keepAlive: true, maxFreeSockets: 1000 })
+  const headers = {
+    authorization: 'Bearer bench',
+    'openai-beta': 'assistants=v2',
+    'content-type': 'application/json',
+  }
+
+  function send(method: string, url: string, body?: object, more: Record<string, string> = {}) {
+    return new Promise<IncomingMessage>((resolve, reject) => {
+      const data = body && JSON.stringify(body)
+      const length = data ? { 'content-length': String(Buffer.byteLength(data)) } : {}
+      const options = { method, agent, signal: stop, headers: { ...headers, ...length, ...more } }
+      request(url, options, resolve).on('error', reject).end(data)
+    })
+  }
+
+  async function json(method: string, url: string, body?: object, more?: Record<string, string>) {
+    const response = await send(method, url, body, more)
+    let text = ''
+    response.setEncoding('utf8')
+    for await (const part of response as AsyncIterable<string>) text += part
+    if (response.statusCode !== 200) throw new Error(`${method} ${url}: ${text}`)
+    return { response, text }
+  }
+
+  return {
+    async post(path, body) {
+      const { text } = await json('POST', `${baseUrl}${path}`, body)
+      return JSON.parse(text) as { id: string }
+    },
+    async run(assistantId, threadId) {
+      const began = nowMs()
+      const body = { assistant_id: assistantId, stream: true }
+      const response = await send('POST', `${baseUrl}/threads/${threadId}/runs`, body)
+      const seen = await readStream(response, began, 'event: thread.message.delta')
+      if (!seen.last.includes('event: done') || !seen.beforeLast.includes('thread.run.completed')) {
+        throw new Error(`The run did not complete: ${seen.beforeLast}\n${seen.last}`)
+      }
+      const runId = /"id":\s*"(run_\w+)"/.exec(seen.beforeLast)?.[1] ?? ''
+      return { ...seen.timings, runId }
+    },
+    async poll(assistantId, threadId) {
+      const began = nowMs()
+      const runs = `${baseUrl}/threads/${threadId}/runs`
+      const created = await json('POST', runs, { assistant_id: assistantId })
+      const { id } = JSON.parse(created.text) as { id: string }
+      for (;;) {
+        const helper = { 'x-stainless-poll-helper': 'true' }
+        const { response, text } = await json('GET', `${runs}/${id}`, undefined, helper)
+        const [, status] = terminal.exec(text) ?? []
+        if (status === 'completed') return nowMs() - began
+        if (status) throw new Error(`The run did not complete: ${text}`)
+        await pause(Number(response.headers['openai-poll-after-ms'] ?? 5000), stop)
+      }
+    },
+    async direct(model) {
+      const began = nowMs()
+      const messages = [{ role: 'user', content: 'Say something.' }]
+      const body = { model, messages, stream: true, stream_options: { include_usage: true } }
+      const response = await send('POST', `${modelUrl}/chat/completions`, body)
+      return (await readStream(response, began, 'data: ')).timings
+    },
+    [Symbol.dispose]: () => agent.destroy(),
+  }
+}
+
+/** Reads an event stream to its end. Tokens are looked for in frames that hold `tokenFrame`. */
+function readStream(response: IncomingMessage, began: number, tokenFrame: string) {
+  return new Promise<{ timings: Timings; last: string; beforeLast: string }>((resolve, reject) => {
+    const timings: Timings = { firstEvent: 0, firstToken: 0, tokenDelays: [], done: 0 }
+    let [rest, last, beforeLast] = ['', '', '']
+    response.setEncoding('utf8')
+    response.on('data', (part: string) => {
+      const now = nowMs()
+      const frames = (rest + part).split('\n\n')
+      rest = frames.pop() ?? ''
+      for (const frame of frames) {
+        timings.firstEvent ||= now - began
+        if (frame.includes(tokenFrame)) {
+          for (const [, sentUs] of frame.matchAll(/@(\d+)/g)) {
+            if (timings.firstToken) timings.tokenDelays.push(now - Number(sentUs) / 1000)
+            else timings.firstToken = now - began
+          }
+        }
+        if (frame.endsWith('data: [DONE]')) timings.done = now - began
+        beforeLast = last
+        last = frame
+      }
+    })
+    response.on('error', reject)
+    response.on('end', () => {
+      if (timings.done) resolve({ timings, last, beforeLast })
+      else reject(new Error(`The stream ended early, after: ${last}${rest}`))
+    })
+  })
+}

@@ -1,0 +1,433 @@
+import { randomUUID } from 'node:crypto'
+
+import { Client } from 'pg'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+
+import type { Store } from '../../store/index.ts'
+import type { RunEvent, StoredEvent } from '../../wire/events.ts'
+import { createDatabase } from '../support/server.ts'
+import { createRun, openTestStore } from './rows.ts'
+
+let databaseUrl: string
+/** Two processes' worth: each has a pool and a listener of its own. */
+let here: Store
+let there: Store
+const stack = new AsyncDisposableStack()
+beforeAll(async () => {
+  databaseUrl = stack.use(await createDatabase()).url
+  here = stack.use(await openTestStore(databaseUrl))
+  there = stack.use(await openTestStore(databaseUrl))
+  await connected(here, there)
+})
+afterAll(() => stack.disposeAsync())
+
+describe('an append', () => {
+  test('numbers events one after the other, over several transactions', async () => {
+    const { id, tip } = await aRun()
+    await append(here, id, 'a', 'b')
+    await append(there, id, 'c')
+    await append(here, id, 'd')
+    expect(await here.events.read(id, tip)).toEqual([
+      said(tip + 1, 'a'),
+      said(tip + 2, 'b'),
+      said(tip + 3, 'c'),
+      said(tip + 4, 'd'),
+    ])
+    expect(await there.events.tip(id)).toBe(tip + 4)
+  })
+
+  test('is heard of when its transaction commits, and never where it does not', async () => {
+    const { id, tip } = await aRun()
+    using reader = follow(there, id, tip)
+    await expect(
+      here.db.tx(async (tx) => {
+        await here.events.append(tx, id, [delta('undone')])
+        throw new Error('undo')
+      }),
+    ).rejects.toThrow('undo')
+    await append(here, id, 'kept')
+    expect(await reader.take(1)).toEqual([said(tip + 1, 'kept')])
+  })
+
+  // The planner drops the LEFT JOIN at the end of append_run_events, and with it the only use of pg_notify.
+  test.fails('tells the other processes, so that they need not look', async () => {
+    const { id, tip } = await aRun()
+    const listener = new Client({ connectionString: databaseUrl })
+    await listener.connect()
+    const told: string[] = []
+    const end = new Promise<void>((resolve) =>
+      listener.on('notification', ({ payload = '' }) => {
+        told.push(payload)
+        if (payload === '"end"') resolve()
+      }),
+    )
+    await listener.query('LISTEN run_events')
+    await append(here, id, 'short')
+    await append(here, id, 'x'.repeat(20_000))
+    await listener.query(`SELECT pg_notify('run_events', '"end"')`)
+    await end
+    await listener.end()
+    const { event, data } = delta('short')
+    expect(told.map((payload) => JSON.parse(payload) as unknown)).toEqual([
+      [expect.any(String), [[id, tip + 1, event, data]]],
+      [expect.any(String), [[id, tip + 2]]],
+      'end',
+    ])
+  })
+
+  test('to a run that has ended, or is gone, is refused', async () => {
+    const { id, tip } = await aRun()
+    await here.runs.end(id, { status: 'cancelled' })
+    await expect(append(here, id, 'late')).rejects.toThrow('closed or gone')
+    await expect(append(here, 'run_nobody', 'x')).rejects.toThrow('closed or gone')
+    const after = await here.events.read(id, tip)
+    expect(after.map(({ event }) => event)).toEqual(['thread.run.cancelled'])
+  })
+})
+
+describe('followers', () => {
+  test('of many runs in two processes get everything, in order, whoever writes', async () => {
+    const runs = await Promise.all(Array.from({ length: 4 }, () => aRun()))
+    const writers = [here, there, here, there]
+    const each = 40
+    const total = writers.length * each
+    const readers = runs.flatMap(({ id }) =>
+      [here, there].flatMap((store) => [follow(store, id, 0), follow(store, id, 0)]),
+    )
+    await Promise.all(
+      runs.flatMap(({ id }) =>
+        writers.map(async (store, writer) => {
+          for (let n = 0; n < each; n += 1) await append(store, id, `${writer}:${n}`)
+        }),
+      ),
+    )
+    for (const [index, reader] of readers.entries()) {
+      const { id, tip } = runs[Math.floor(index / 4)] as { id: string; tip: number }
+      const events = await reader.take(tip + total)
+      expect(events.map(({ seq }) => seq)).toEqual(range(1, tip + total))
+      expect(events).toEqual(await here.events.read(id, 0))
+      for (const writer of writers.keys()) {
+        const own = events.map(textOf).filter((text) => text.startsWith(`${writer}:`))
+        expect(own).toEqual(range(0, each - 1).map((n) => `${writer}:${n}`))
+      }
+      reader[Symbol.dispose]()
+    }
+  })
+
+  test('that come late get what was before, then what comes', async () => {
+    const { id, tip } = await aRun()
+    await append(here, id, 'a', 'b', 'c')
+    using fromStart = follow(there, id, 0)
+    using fromMiddle = follow(there, id, tip + 2)
+    using fromEnd = follow(there, id, tip + 3)
+    expect((await fromStart.take(tip + 3)).slice(tip).map(textOf)).toEqual(['a', 'b', 'c'])
+    expect((await fromMiddle.take(1)).map(textOf)).toEqual(['c'])
+    await append(here, id, 'd')
+    for (const reader of [fromStart, fromMiddle, fromEnd]) {
+      expect(await reader.take(1)).toEqual([said(tip + 4, 'd')])
+    }
+  })
+
+  test('that come in while there is writing miss nothing at the seam', async () => {
+    const { id } = await aRun()
+    const total = 150
+    const readers: Reader[] = []
+    for (let n = 0; n < total; n += 1) {
+      await append(n % 2 ? here : there, id, `${n}`)
+      if (n % 10 === 0) readers.push(follow(n % 20 ? here : there, id, 0))
+    }
+    const tip = await here.events.tip(id)
+    for (const reader of readers) {
+      expect((await reader.take(tip)).map(({ seq }) => seq)).toEqual(range(1, tip))
+      reader[Symbol.dispose]()
+    }
+  })
+
+  test('that are there before the run get its first event', async () => {
+    const id = `run_${randomUUID().replaceAll('-', '')}` as const
+    const leave = new AbortController()
+    const events = here.events.follow(id, 0, { signal: leave.signal, fresh: true })
+    await createRun(here, { id })
+    const { value } = await events.next()
+    expect(value?.[0]).toMatchObject({ seq: 1, event: 'thread.created' })
+    leave.abort()
+  })
+
+  test('that read too slowly for their buffer still get everything', async () => {
+    const { id, tip } = await aRun()
+    const reader = follow(there, id, tip)
+    const near = follow(here, id, tip)
+    await append(here, id, 'first')
+    expect((await reader.take(1)).map(textOf)).toEqual(['first'])
+    expect((await near.take(1)).map(textOf)).toEqual(['first'])
+    // Three times what a follower keeps in memory, in more events than one page of the table.
+    const piece = 'x'.repeat(5000)
+    for (let n = 0; n < 600; n += 10) {
+      await append(here, id, ...range(n, n + 9).map((one) => `${one} ${piece}`))
+    }
+    await append(here, id, 'last')
+    for (const slow of [reader, near]) {
+      const events = await slow.take(601)
+      expect(events.map(({ seq }) => seq)).toEqual(range(tip + 2, tip + 602))
+      expect(events.at(-1)?.data).toBe(delta('last').data)
+      slow[Symbol.dispose]()
+    }
+  })
+
+  test('get an event that is too large for a notification, whatever its bytes', async () => {
+    const { id, tip } = await aRun()
+    using reader = follow(there, id, tip)
+    // The first is small in characters and large in bytes.
+    const texts = ['🙂'.repeat(2500), 'x'.repeat(100_000), 'small', 'é'.repeat(7900)]
+    for (const text of texts) await append(here, id, text)
+    expect((await reader.take(4)).map(textOf)).toEqual(texts)
+  })
+
+  test('end when they are told to', async () => {
+    const { id, tip } = await aRun()
+    const leave = new AbortController()
+    const events = here.events.follow(id, tip - 1, { signal: leave.signal })
+    expect((await events.next()).value).toHaveLength(1)
+    const waiting = events.next()
+    leave.abort()
+    expect(await waiting).toEqual({ value: undefined, done: true })
+  })
+
+  // It is told while it reads, then waits for news until it looks again by itself, two seconds later.
+  test.fails('end at once when they are told to while they read', async () => {
+    const { id, tip } = await aRun()
+    const leave = new AbortController()
+    const events = here.events.follow(id, tip, { signal: leave.signal })
+    const began = performance.now()
+    const reading = events.next()
+    leave.abort()
+    expect(await reading).toEqual({ value: undefined, done: true })
+    expect(performance.now() - began).toBeLessThan(1500)
+  })
+
+  test('go on when the connection that listens is killed', async () => {
+    const { id, tip } = await aRun()
+    using reader = follow(there, id, tip)
+    await append(here, id, 'before')
+    expect((await reader.take(1)).map(textOf)).toEqual(['before'])
+    const admin = new Client({ connectionString: databaseUrl })
+    await admin.connect()
+    const { rowCount } = await admin.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE datname = current_database() AND application_name = 'longrun listener'`,
+    )
+    await admin.end()
+    expect(rowCount).toBe(2)
+    await append(here, id, 'in between')
+    await connected(here, there)
+    await append(here, id, 'after')
+    expect((await reader.take(2)).map(textOf)).toEqual(['in between', 'after'])
+  })
+})
+
+describe('a batch', () => {
+  test('of several runs numbers each by itself, and followers of each hear it', async () => {
+    const [a, b] = [await aTurn(), await aTurn()]
+    using ofA = follow(there, a.id, a.tip)
+    using ofB = follow(here, b.id, b.tip)
+    const seqs = await here.events.appendBatch([
+      entry(a, 'a1'),
+      entry(b, 'b1'),
+      entry(a, 'a2'),
+      entry(b, 'b2'),
+    ])
+    expect(seqs).toEqual([a.tip + 1, b.tip + 1, a.tip + 2, b.tip + 2])
+    expect(await ofA.take(2)).toEqual([said(a.tip + 1, 'a1'), said(a.tip + 2, 'a2')])
+    expect(await ofB.take(2)).toEqual([said(b.tip + 1, 'b1'), said(b.tip + 2, 'b2')])
+  })
+
+  test('of an attempt that was replaced writes nothing', async () => {
+    const turn = await aTurn()
+    expect(await here.events.appendBatch([entry(turn, 'old')])).toEqual([turn.tip + 1])
+    await there.turns.claim(turn.id, 0, randomUUID())
+    const tip = await here.events.tip(turn.id)
+    expect(await here.events.appendBatch([entry(turn, 'too late')])).toEqual([undefined])
+    expect(await here.events.appendBatch([entry({ ...turn, fence: 2 }, 'new')])).toEqual([tip + 1])
+    expect((await here.events.read(turn.id, turn.tip)).map(textOf)).toEqual(['old', 'new'])
+  })
+
+  test('of an attempt that is replaced while it waits for the lock writes nothing either', async () => {
+    const turn = await aTurn()
+    let batch: Promise<(number | undefined)[]> | undefined
+    await there.db.tx(async (tx) => {
+      await tx.sql('SELECT FROM run_streams WHERE run_id = $1 FOR UPDATE', [turn.id])
+      batch = here.events.appendBatch([entry(turn, 'too late')])
+      await expect
+        .poll(() =>
+          there.db.sql(
+            `SELECT FROM pg_stat_activity WHERE datname = current_database()
+               AND wait_event_type = 'Lock' AND query LIKE '%append_run_events%'`,
+          ),
+        )
+        .toHaveLength(1)
+      await tx.sql('UPDATE run_turns SET fence = fence + 1 WHERE run_id = $1', [turn.id])
+    })
+    expect(await batch).toEqual([undefined])
+    expect(await here.events.tip(turn.id)).toBe(turn.tip)
+  })
+
+  test('is written for the runs that are well though others in it are not', async () => {
+    const [ended, deleted, replaced, well] = [
+      await aTurn(),
+      await aTurn(),
+      await aTurn(),
+      await aTurn(),
+    ]
+    await here.runs.end(ended.id, { status: 'cancelled' })
+    await here.threads.delete(deleted.projectId, deleted.threadId)
+    await here.turns.claim(replaced.id, 0, randomUUID())
+    const all = [ended, deleted, replaced, well]
+    const seqs = await here.events.appendBatch(all.map((turn) => entry(turn, 'x')))
+    expect(seqs).toEqual([undefined, undefined, undefined, well.tip + 1])
+  })
+
+  test('of no entries is nothing', async () => {
+    expect(await here.events.appendBatch([])).toEqual([])
+  })
+})
+
+describe('the deltas of turns that share a process', () => {
+  test('of one that was replaced are lost with it, and those of the others arrive', async () => {
+    const [lost, well] = [await claim(await createRun(here)), await claim(await createRun(here))]
+    await lost.openMessage()
+    await well.openMessage()
+    await there.turns.claim(lost.run.id, 0, randomUUID())
+    using reader = follow(there, well.run.id, await here.events.tip(well.run.id))
+    lost.pushText(0, 'text', 'too late', true)
+    well.pushText(0, 'text', 'in time', true)
+    expect((await reader.take(1)).map(textOf)).toEqual(['in time'])
+    await aborted(lost.lost)
+    expect(lost.lost.reason).toMatchObject({ name: 'FencedError' })
+    expect(well.lost.aborted).toBe(false)
+    const events = await here.events.read(lost.run.id, 0)
+    expect(events.map(({ data }) => data).join('\n')).not.toContain('too late')
+  })
+
+  test('come before what is said after them', async () => {
+    const turn = await claim(await createRun(here))
+    await turn.openMessage()
+    for (const [n, word] of ['One', ' two', ' three'].entries())
+      turn.pushText(0, 'text', word, n === 0)
+    await turn.stop({ status: 'cancelled' }, undefined)
+    const events = await there.events.read(turn.run.id, 0)
+    const names = events.map(({ event }) => event)
+    expect(names.indexOf('thread.message.delta')).toBeGreaterThan(
+      names.indexOf('thread.message.in_progress'),
+    )
+    expect(names.slice(-3)).toEqual([
+      'thread.message.incomplete',
+      'thread.run.step.cancelled',
+      'thread.run.cancelled',
+    ])
+    const deltas = events.filter(({ event }) => event === 'thread.message.delta')
+    expect(deltas.map(textOf).join('')).toBe('One two three')
+    expect(JSON.parse(events.at(-3)?.data ?? '')).toMatchObject({
+      content: [{ type: 'text', text: { value: 'One two three', annotations: [] } }],
+    })
+  })
+})
+
+test('a control message reaches the process that listens for the run, and no other run', async () => {
+  const [a, b] = [await aRun(), await aRun()]
+  const told = Promise.withResolvers<void>()
+  let wrong = 0
+  using _ = there.events.onControl(a.id, () => told.resolve())
+  using __ = there.events.onControl(b.id, () => (wrong += 1))
+  await here.db.tx((tx) => here.events.tellControl(tx, a.id))
+  await told.promise
+  expect(wrong).toBe(0)
+})
+
+interface Turn {
+  id: string
+  tip: number
+  fence: number
+  threadId: string
+  projectId: string
+}
+
+async function aRun(): Promise<{ id: string; tip: number }> {
+  const { id } = await createRun(here)
+  return { id, tip: await here.events.tip(id) }
+}
+
+/** A run whose first turn has been taken by an attempt, whose fence is 1. */
+async function aTurn(): Promise<Turn> {
+  const run = await createRun(here)
+  await claim(run)
+  const tip = await here.events.tip(run.id)
+  return { id: run.id, tip, fence: 1, threadId: run.thread_id, projectId: run.project_id }
+}
+
+async function claim(run: { id: string }) {
+  const claimed = await here.turns.claim(run.id, 0, randomUUID())
+  if (claimed.kind !== 'claimed') throw new Error(`The turn is ${claimed.kind}`)
+  return claimed.turn
+}
+
+async function append(store: Store, runId: string, ...texts: string[]): Promise<void> {
+  await store.db.tx((tx) => store.events.append(tx, runId, texts.map(delta)))
+}
+
+function entry({ id, fence }: Turn, text: string) {
+  return { runId: id, turn: 0, fence, ...delta(text) }
+}
+
+function delta(text: string): RunEvent {
+  const part = { index: 0, type: 'text', text: { value: text } }
+  return { event: 'thread.message.delta', data: JSON.stringify({ delta: { content: [part] } }) }
+}
+
+function said(seq: number, text: string): StoredEvent {
+  return { seq, ...delta(text) }
+}
+
+function textOf({ data }: StoredEvent): string {
+  // Only deltas are looked into; other events have no text.
+  const { delta: given } = JSON.parse(data) as {
+    delta?: { content: { text: { value: string } }[] }
+  }
+  return given?.content[0]?.text.value ?? ''
+}
+
+interface Reader extends Disposable {
+  /** The next `n` events; waits for them. */
+  take(n: number): Promise<StoredEvent[]>
+}
+
+function follow(store: Store, runId: string, after: number): Reader {
+  const leave = new AbortController()
+  const batches = store.events.follow(runId, after, { signal: leave.signal })
+  let held: StoredEvent[] = []
+  return {
+    async take(n) {
+      while (held.length < n) {
+        const { value, done } = await batches.next()
+        if (done) throw new Error(`The follower ended after ${held.length} of ${n} events`)
+        held.push(...value)
+      }
+      const taken = held.slice(0, n)
+      held = held.slice(n)
+      return taken
+    },
+    [Symbol.dispose]: () => leave.abort(),
+  }
+}
+
+async function connected(...stores: Store[]): Promise<void> {
+  await vi.waitFor(() => expect(stores.every((one) => one.events.connected())).toBe(true), 10_000)
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return
+  await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
+}
+
+function range(from: number, to: number): number[] {
+  return Array.from({ length: to - from + 1 }, (_, n) => from + n)
+}

@@ -1,0 +1,52 @@
+import { randomUUID } from 'node:crypto'
+
+import { createLogger } from '../../log.ts'
+import { openStore, type Store } from '../../store/index.ts'
+import type { RunRow } from '../../store/rows.ts'
+import type { NewRun } from '../../store/runs.ts'
+import { idFrom } from '../../wire/ids.ts'
+
+/** What a process has of the database: two of these on one database are two processes' worth. */
+export function openTestStore(databaseUrl: string): Promise<Store> {
+  return openStore({ databaseUrl, log: createLogger('fatal'), maxConnections: 8 })
+}
+
+/** A queued run on a thread of its own. */
+export async function createRun(store: Store, given: Partial<NewRun> = {}): Promise<RunRow> {
+  const { id: project_id } = await store.keys.defaultProject()
+  const assistant = await store.assistants.create({
+    id: idFrom('assistant', randomUUID()),
+    project_id,
+    name: null,
+    description: null,
+    model: 'm',
+    instructions: null,
+    tools: [],
+    tool_resources: {},
+    metadata: {},
+    temperature: 1,
+    top_p: 1,
+    reasoning_effort: null,
+    response_format: 'auto',
+    created_at: new Date(),
+  })
+  return store.runs.create(
+    {
+      id: idFrom('run', randomUUID()),
+      project_id,
+      assistant_id: assistant.id,
+      metadata: {},
+      expires_at: new Date(Date.now() + 600_000),
+      max_prompt_tokens: null,
+      max_completion_tokens: null,
+      truncation_strategy: { type: 'auto', last_messages: null },
+      tool_choice: 'auto',
+      parallel_tool_calls: true,
+      overrides: {},
+      additionalInstructions: null,
+      ...given,
+    },
+    { id: idFrom('thread', randomUUID()), tool_resources: {}, metadata: {} },
+    [],
+  )
+}
