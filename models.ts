@@ -115,13 +115,14 @@ function fromFile(path: string, defaultModel: string | undefined, env: NodeJS.Pr
   const find = (name: string) => models.find((model) => matches(model.name, name))
   return {
     async resolve(name) {
-      const model = find(name) ?? (fallback === undefined ? undefined : find(fallback))
+      const asked = fallback === undefined || find(name) ? name : fallback
+      const model = find(asked)
       if (!model)
         throw new UnknownModelError(
           name,
           models.map((one) => one.name),
         )
-      const ownName = model.name.includes('*') ? name : model.name
+      const ownName = model.name.includes('*') ? asked : model.name
       const key = model.api_key_env ? env[model.api_key_env] : model.api_key
       return {
         baseUrl: model.base_url.replace(/\/+$/, ''),

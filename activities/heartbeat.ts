@@ -5,7 +5,7 @@ const heartbeatMs = 1000
 
 /** Heartbeats until disposed; that is also how an activity hears of a cancellation. */
 export function heartbeating(context: Context): Disposable {
-  context.heartbeat()
+  // Not at once: most activities are over before, and each heartbeat is a write of the server.
   const timer = setInterval(() => context.heartbeat(), heartbeatMs)
   return { [Symbol.dispose]: () => clearInterval(timer) }
 }

@@ -26,6 +26,16 @@ export function cpuOf(server: number): CpuTimes {
   return used
 }
 
+/** What all programs of the machine have used, in milliseconds. */
+export function cpuOfMachine(): number {
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softIrq = 0] = read('/proc/stat')
+    .slice(0, 200)
+    .split(/\s+/)
+    .slice(1, 8)
+    .map(Number)
+  return (user + nice + system + irq + softIrq) * tickMs
+}
+
 /** The CPU of one process by the names of its threads. */
 export function threadsOf(pid: number): CpuTimes {
   const used: CpuTimes = new Map()

@@ -5,10 +5,16 @@ import { print, printTable } from './table.ts'
 
 /** What V8 writes for `--cpu-prof`: times are microseconds of the clock that `nowMs` reads too. */
 interface CpuProfile {
-  nodes: { id: number; callFrame: { functionName: string; url: string; lineNumber: number } }[]
+  nodes: ProfileNode[]
   samples: number[]
   timeDeltas: number[]
   startTime: number
+}
+
+interface ProfileNode {
+  id: number
+  callFrame: { functionName: string; url: string; lineNumber: number }
+  children?: number[]
 }
 
 /** Prints where the JavaScript of a process spent its time within the window, thread by thread. */
@@ -24,7 +30,7 @@ export function printProfiles(
     const total = [...selfMs.values()].reduce((a, b) => a + b, 0)
     if (total < 100) continue
     const thread = file.split('.').at(-3) ?? ''
-    const rowsOf = (by: (node: CpuProfile['nodes'][number]) => string): (string | number)[][] => {
+    const rowsOf = (by: (node: ProfileNode) => string): (string | number)[][] => {
       const sums = new Map<string, number>()
       for (const node of profile.nodes) {
         const name = by(node)
@@ -40,8 +46,13 @@ export function printProfiles(
         ])
     }
     const heads = ['', 'ms per run', 'of the time']
-    printTable(`Thread ${thread}, self time by package`, heads, rowsOf(packageOf).slice(0, 30))
-    printTable(`Thread ${thread}, self time by function`, heads, rowsOf(functionOf).slice(0, 40))
+    const title = `Thread ${thread}, self time`
+    printTable(
+      `${title} by package, Node's own with whoever called it`,
+      heads,
+      rowsOf(callerOf(profile)).slice(0, 30),
+    )
+    printTable(`${title} by function`, heads, rowsOf(functionOf).slice(0, 40))
   }
 }
 
@@ -59,17 +70,29 @@ function selfTimes(
   return selfMs
 }
 
-function packageOf({ callFrame: { functionName, url } }: CpuProfile['nodes'][number]): string {
-  if (url === '')
-    return functionName === '(idle)' || functionName.startsWith('(') ? functionName : 'V8'
-  if (url.startsWith('node:')) return 'node'
-  const [, name] = /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(url) ?? []
-  if (name) return name
-  return url.split('/').slice(-2, -1).join('')
+/** Writing to a socket is Node's work and a database client's doing. */
+function callerOf({ nodes }: CpuProfile): (node: ProfileNode) => string {
+  const parents = new Map<number, ProfileNode>()
+  for (const node of nodes) for (const child of node.children ?? []) parents.set(child, node)
+  return (node) => {
+    let caller: ProfileNode | undefined = node
+    while (caller && packageOf(caller) === undefined) caller = parents.get(caller.id)
+    if (caller) return packageOf(caller) ?? ''
+    const { functionName, url } = node.callFrame
+    return url === '' && functionName.startsWith('(') ? functionName : 'node'
+  }
 }
 
-function functionOf(node: CpuProfile['nodes'][number]): string {
+/** A package, or a folder of ours; undefined for what Node brings along. */
+function packageOf({ callFrame: { url } }: ProfileNode): string | undefined {
+  if (url === '' || url.startsWith('node:')) return undefined
+  const [, name] = /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(url) ?? []
+  if (name) return name
+  return url.includes('/') ? `our ${url.split('/').slice(-2, -1).join('')}` : url
+}
+
+function functionOf(node: ProfileNode): string {
   const { functionName, url, lineNumber } = node.callFrame
   const place = url === '' ? '' : ` ${url.split('/').slice(-2).join('/')}:${lineNumber + 1}`
-  return `${functionName || '(anonymous)'}${place}`
+  return `${functionName.slice(0, 40) || '(anonymous)'}${place}`
 }

@@ -26,7 +26,12 @@ export function openDb(databaseUrl: string, maxConnections: number): Db {
     dialect: 'postgres',
     logging: false,
     pool: { max: maxConnections, min: 0, idle: 30_000, acquire: 20_000 },
-    dialectOptions: { application_name: 'longrun', keepAlive: true },
+    dialectOptions: {
+      application_name: 'longrun',
+      keepAlive: true,
+      // A process that is frozen in the middle of a transaction must not keep a run's lock for ever.
+      idle_in_transaction_session_timeout: 10_000,
+    },
     define: { timestamps: false, freezeTableName: true },
   })
   const names = new Map<string, string>()
@@ -96,8 +101,9 @@ export function isConnectionError(error: unknown): boolean {
     if (/Connection terminated|Client has encountered a connection error/.test(e.message))
       return true
     const code = 'code' in e ? String(e.code) : ''
-    // Class 08 is connection exceptions; 57P0x is what a server says that stops, crashes or starts.
-    if (/^(08...|57P0[1-5]|ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT)$/.test(code)) return true
+    // Class 08 is connection exceptions; 57P0x is what a server says that stops, crashes or starts; 25P03 ends a transaction
+    // that was idle for too long.
+    if (/^(08...|25P03|57P0[1-5]|ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT)$/.test(code)) return true
   }
   return false
 }

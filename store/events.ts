@@ -7,8 +7,11 @@ import { openListener, type Channel } from './listener.ts'
 
 /** The event log of runs: durable, ordered per run, read by any number of followers in any process. */
 export interface EventLog extends AsyncDisposable {
-  /** Appends within a transaction that holds the run's lock. Followers hear of it when the transaction commits. */
-  append(tx: Tx, runId: string, events: RunEvent[]): Promise<void>
+  /**
+   * Appends within a transaction that holds the run's lock. Followers hear of it when the transaction commits. After its
+   * `last` events nothing can be appended to a stream.
+   */
+  append(tx: Tx, runId: string, events: RunEvent[], options?: { last: boolean }): Promise<void>
   /** Appends for many runs in a statement of its own; the result says per entry which number it got, if any. */
   appendBatch(entries: BatchEntry[]): Promise<(number | undefined)[]>
   /** The events after number `after`, as they are; empty where there are none. */
@@ -105,7 +108,7 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
 
   return {
     read,
-    async append(tx, runId, events) {
+    async append(tx, runId, events, { last } = { last: false }) {
       const rows = await tx.sql<Appended>(appendSql, [
         origin,
         events.map(() => runId),
@@ -113,6 +116,7 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
         events.map(() => null),
         events.map(({ event }) => event),
         events.map(({ data }) => data),
+        last,
       ])
       if (rows.length < events.length) throw new Error(`The stream of ${runId} is closed or gone`)
       const stored = rows.map(({ ord, seq }) => ({ seq, ...(events[ord - 1] as RunEvent) }))
@@ -126,6 +130,7 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
         entries.map(({ fence }) => fence),
         entries.map(({ event }) => event),
         entries.map(({ data }) => data),
+        false,
       ])
       const seqs: (number | undefined)[] = entries.map(() => undefined)
       for (const { ord, seq } of rows) {
@@ -185,7 +190,7 @@ async function* batches(
         ? follower.accept(await readAfter(follower.startLook()))
         : follower.take()
       if (events.length > 0) yield events
-      else if (!follower.mustLook) await follower.waitForMore(safetyPollMs)
+      else if (!follower.mustLook && !signal.aborted) await follower.waitForMore(safetyPollMs)
     }
   } finally {
     leave()
@@ -193,7 +198,7 @@ async function* batches(
 }
 
 const appendSql = `SELECT ord, seq FROM append_run_events(
-  $1, $2::text[], $3::integer[], $4::integer[], $5::text[], $6::text[])`
+  $1, $2::text[], $3::integer[], $4::integer[], $5::text[], $6::text[], $7::boolean)`
 
 interface Appended {
   ord: number

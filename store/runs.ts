@@ -175,11 +175,6 @@ export async function moveRun(
 /** The patch that every end of a run shares; it gives the thread's lock back. */
 export const released = { holds_lock: false, required_action: null } satisfies Partial<RunRow>
 
-/** After the last event of a run nothing can be appended to its stream. */
-export async function closeStream(tx: Tx, runId: string): Promise<void> {
-  await tx.sql('UPDATE run_streams SET closed = true WHERE run_id = $1', [runId])
-}
-
 /** What the model calls of a run have used so far. */
 export async function usageOf(sql: Sql, runId: string): Promise<Usage> {
   const [sum] = await sql<Record<'prompt' | 'completion' | 'cached' | 'reasoning', number>>(
@@ -235,8 +230,8 @@ export async function endRun(
     ...(incompleteReason && { incomplete_reason: incompleteReason }),
   })
   if (!ended) throw new Error(`Run ${run.id} may not go from ${run.status} to ${status}`)
-  await log.append(tx, run.id, [...closing, runEvent(`thread.run.${status}`, presentRun(ended))])
-  await closeStream(tx, run.id)
+  const events = [...closing, runEvent(`thread.run.${status}`, presentRun(ended))]
+  await log.append(tx, run.id, events, { last: true })
   return ended
 }
 
@@ -453,6 +448,8 @@ async function requestCancel(tx: Tx, log: EventLog, key: RunKey): Promise<RunRow
   const moved = await moveRun(tx, run.id, 'cancelling', { required_action: null })
   if (!moved) throw cannotCancel(run.status)
   await log.append(tx, run.id, [runEvent('thread.run.cancelling', presentRun(moved))])
+  // A run that no worker has in hand is over at once, and needs none to be so.
+  if (run.status !== 'in_progress') await endRun(tx, log, moved, { status: 'cancelled' })
   await enqueue(tx, run.id, { kind: 'cancel' })
   await log.tellControl(tx, run.id)
   return moved

@@ -25,7 +25,6 @@ import type {
 } from './rows.ts'
 import {
   closeOpenWork,
-  closeStream,
   completeStep,
   endRun,
   lockRun,
@@ -274,9 +273,8 @@ function claimedTurn(parts: Parts, run: RunRow, row: TurnRow, deltas: TurnDeltas
         const outcome = opened.tools
           ? await keepCalls(tx, run, row, toolStepId, end)
           : ({ kind: 'ended', status: end.incomplete ? 'incomplete' : 'completed' } as const)
-        said.push(...(await settleRun(tx, current, outcome, end)))
-        await parts.events.append(tx, run.id, said)
-        if (outcome.kind === 'ended') await closeStream(tx, run.id)
+        said.push(...(await settleRun(tx, current, row, outcome, end)))
+        await parts.events.append(tx, run.id, said, { last: outcome.kind === 'ended' })
         return outcome
       })
     },
@@ -306,16 +304,19 @@ async function structural(
   stepId: RunStepRow['id'],
   work: (tx: Tx) => Promise<RunEvent[]>,
 ): Promise<void> {
-  await inTurn(turn, async ({ tx, pending, retried }) => {
+  await inTurn(turn, async ({ tx, current, emitted, pending, retried }) => {
+    if (isTerminal(current.status)) throw new FencedError(current.id)
     if (retried) {
       const [step] = await tx.sql('SELECT id FROM run_steps WHERE id = $1', [stepId])
       if (step) return
     }
     const events = await work(tx)
-    await tx.sql('UPDATE run_turns SET emitted = true WHERE run_id = $1 AND turn = $2', [
-      turn.run.id,
-      turn.row.turn,
-    ])
+    if (!emitted) {
+      await tx.sql('UPDATE run_turns SET emitted = true WHERE run_id = $1 AND turn = $2', [
+        turn.run.id,
+        turn.row.turn,
+      ])
+    }
     await turn.events.append(tx, turn.run.id, [...pending, ...events])
   })
 }
@@ -325,13 +326,13 @@ async function ending(
   turn: FencedTurn,
   work: (tx: Tx, current: RunRow, pending: RunEvent[]) => Promise<TurnResult>,
 ): Promise<TurnResult> {
-  return inTurn(turn, async ({ tx, current, pending, held }) => {
-    if (held.result) return held.result
+  return inTurn(turn, async ({ tx, current, result: kept, pending }) => {
+    if (kept) return kept
     if (isTerminal(current.status)) throw new FencedError(current.id)
     const result = await work(tx, current, pending)
     await tx.sql('UPDATE run_turns SET result = $3 WHERE run_id = $1 AND turn = $2', [
-      held.run_id,
-      held.turn,
+      current.id,
+      turn.row.turn,
       JSON.stringify(result),
     ])
     return result
@@ -341,7 +342,8 @@ async function ending(
 interface TurnTx {
   tx: Tx
   current: RunRow
-  held: TurnRow
+  emitted: boolean
+  result: TurnResult | null
   /** What the writer still held of this turn; it comes before whatever this transaction appends. */
   pending: RunEvent[]
   /** Whether an earlier try lost its connection and may have been committed all the same. */
@@ -353,13 +355,15 @@ async function inTurn<T>(turn: FencedTurn, work: (given: TurnTx) => Promise<T>):
   const pending = await turn.deltas.take()
   return outlasting((retried) =>
     turn.db.tx(async (tx) => {
-      const current = await lockRun(tx, turn.run.id)
-      const [held] = await tx.sql<TurnRow>(
-        'SELECT * FROM run_turns WHERE run_id = $1 AND turn = $2',
+      const [held] = await tx.sql<RunRow & Pick<TurnRow, 'fence' | 'emitted' | 'result'>>(
+        `SELECT r.*, t.fence, t.emitted, t.result FROM run_streams s
+         JOIN runs r ON r.id = s.run_id JOIN run_turns t ON t.run_id = s.run_id
+         WHERE s.run_id = $1 AND t.turn = $2 FOR NO KEY UPDATE OF s, r, t`,
         [turn.run.id, turn.row.turn],
       )
-      if (!current || held?.fence !== turn.row.fence) throw new FencedError(turn.run.id)
-      return work({ tx, current, held, pending, retried })
+      if (held?.fence !== turn.row.fence) throw new FencedError(turn.run.id)
+      const { fence: _, emitted, result, ...current } = held
+      return work({ tx, current, emitted, result, pending, retried })
     }),
   )
 }
@@ -486,6 +490,7 @@ async function keepCalls(
 async function settleRun(
   tx: Tx,
   current: RunRow,
+  row: TurnRow,
   outcome: TurnResult,
   end: TurnEnd,
 ): Promise<RunEvent[]> {
@@ -505,7 +510,8 @@ async function settleRun(
         : []
       const ended = await moveRun(tx, current.id, status, {
         ...released,
-        usage: await usageOf(tx.sql, current.id),
+        // Most runs are one call of the model: then it is known what they used.
+        usage: row.turn + row.generation === 0 ? end.usage : await usageOf(tx.sql, current.id),
         completed_at: new Date(),
         ...(end.incomplete && { incomplete_reason: end.incomplete }),
       })

@@ -235,11 +235,12 @@ CREATE TABLE idempotency_keys (
  * A function, because each of its statements has a snapshot of its own: the fence is read after the lock is held, so an
  * attempt that was replaced while it waited for the lock writes nothing. Locks are taken in the order of run ids. Rows
  * whose run is closed or gone, or whose fence (where a turn is given) is old, are left out of the result: that is how a
- * writer learns that it was replaced. `origin` is the process that need not be told.
+ * writer learns that it was replaced. With `p_close` these are the last events of their runs. `origin` is the process that need not be told.
  */
 const appendRunEvents = `
 CREATE FUNCTION append_run_events(
-  origin text, p_runs text[], p_turns integer[], p_fences integer[], p_events text[], p_datas text[]
+  origin text, p_runs text[], p_turns integer[], p_fences integer[], p_events text[], p_datas text[],
+  p_close boolean
 ) RETURNS TABLE (ord integer, seq integer) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
@@ -254,7 +255,7 @@ BEGIN
     LEFT JOIN run_turns t ON t.run_id = i.run_id AND t.turn = i.turn
     WHERE i.turn IS NULL OR t.fence = i.fence
   ), counted AS (
-    UPDATE run_streams s SET last_seq = s.last_seq + c.n
+    UPDATE run_streams s SET last_seq = s.last_seq + c.n, closed = p_close
     FROM (SELECT run_id, count(*)::integer AS n FROM allowed GROUP BY run_id) c
     WHERE s.run_id = c.run_id
     RETURNING s.run_id, s.last_seq - c.n AS base
@@ -264,15 +265,18 @@ BEGIN
     FROM allowed a JOIN counted c ON c.run_id = a.run_id
   ), inserted AS (
     INSERT INTO run_events (run_id, seq, event, data) SELECT run_id, seq, event, data FROM numbered
-  ), whole AS (
-    SELECT json_build_array(origin, json_agg(json_build_array(run_id, seq, event, data) ORDER BY ord))::text AS payload
+  ), entries AS (
+    -- A payload of NOTIFY holds less than 8,000 bytes: what is long is left to be read from the table.
+    SELECT ord, CASE WHEN octet_length(to_json(data)::text) < 2500
+      THEN json_build_array(run_id, seq, event, data) ELSE json_build_array(run_id, seq) END AS entry
     FROM numbered
+  ), payloads AS (
+    SELECT part, json_build_array(origin, json_agg(entry ORDER BY ord))::text AS payload
+    FROM (SELECT *, (sum(octet_length(entry::text)) OVER (ORDER BY ord) / 5000)::integer AS part FROM entries) e
+    GROUP BY part ORDER BY part
   ), told AS (
-    -- A payload of NOTIFY is limited to 7,999 bytes; without the data, listeners read the table.
-    SELECT pg_notify('run_events', CASE WHEN octet_length(payload) < 7900 THEN payload ELSE (
-      SELECT json_build_array(origin, json_agg(json_build_array(run_id, last)))::text
-      FROM (SELECT run_id, max(seq) AS last FROM numbered GROUP BY run_id) l) END)
-    FROM whole WHERE payload IS NOT NULL
+    SELECT count(pg_notify('run_events', payload)::text) AS count FROM payloads
   )
-  SELECT n.ord, n.seq FROM numbered n LEFT JOIN (SELECT count(*) FROM told) AS t ON true ORDER BY n.ord;
+  -- Asked for in a condition, or the planner would leave the notifications out.
+  SELECT n.ord, n.seq FROM numbered n, told t WHERE t.count >= 0 ORDER BY n.ord;
 END $$`

@@ -18,6 +18,8 @@ export async function migrate(sequelize: Sequelize): Promise<string[]> {
     logger: undefined,
   })
   return sequelize.transaction(async (transaction) => {
+    // This transaction does nothing but hold the lock, for as long as the migrations take.
+    await sequelize.query('SET LOCAL idle_in_transaction_session_timeout = 0', { transaction })
     await sequelize.query('SELECT pg_advisory_xact_lock($1)', {
       bind: [migrationLock],
       type: QueryTypes.SELECT,

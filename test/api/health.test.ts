@@ -1,5 +1,5 @@
 import { Client } from 'pg'
-import { expect, inject, test } from 'vitest'
+import { expect, inject, test, vi } from 'vitest'
 
 import { startServer } from '../support/server.ts'
 import { createCaller } from './caller.ts'
@@ -36,7 +36,9 @@ test('without a worker it lives, is not ready, and says why', async () => {
 })
 
 test('a request while the database is away is a 503 that may be repeated', async () => {
+  vi.stubEnv('TEST_LOG_LEVEL', 'silent')
   await using server = await startServer({ ROLE: 'api' })
+  vi.unstubAllEnvs()
   const ask = probe(server)
   const api = createCaller(server)
   expect((await api.get('/assistants')).status).toBe(200)

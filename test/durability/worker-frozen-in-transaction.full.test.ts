@@ -7,7 +7,7 @@ import { checkEvents, parsed, postStream, runIdOf } from '../support/event-strea
 import { say } from '../support/model.ts'
 
 test('a worker that is frozen inside a transaction does not keep the lock of its run', async () => {
-  await using cluster = await startCluster()
+  await using cluster = await startCluster({ env: { LOG_LEVEL: 'info' } })
   const { model } = cluster
   const [{ client, baseUrl }, frozen] = await Promise.all([
     cluster.spawn('api'),

@@ -11,7 +11,9 @@ import { say, stallAfter } from '../support/model.ts'
  */
 test('a worker that was frozen and replaced can write nothing when it wakes, and stops', async () => {
   // What it believes is measured in time too: the idle timeout must not be what stops it.
-  await using cluster = await startCluster({ env: { MODEL_IDLE_TIMEOUT_S: '300' } })
+  await using cluster = await startCluster({
+    env: { MODEL_IDLE_TIMEOUT_S: '300', LOG_LEVEL: 'info' },
+  })
   const { model } = cluster
   const [{ client, baseUrl }, frozen] = await Promise.all([
     cluster.spawn('api'),

@@ -1,0 +1,255 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+
+import {
+  createProvider,
+  cutAnswer,
+  failureOf,
+  ProviderError,
+  retryAfterMs,
+} from '../../activities/provider.ts'
+import type { ChatCompletionChunk, ChatCompletionCreateParamsStreaming } from '../../wire/openai.ts'
+import {
+  contentFiltered,
+  contextLengthExceeded,
+  cutAfter,
+  errorAfter,
+  fail,
+  insufficientQuota,
+  malformedAfter,
+  raw,
+  rateLimited,
+  say,
+  serverError,
+  silence,
+  stallAfter,
+  startScriptedModel,
+  unauthorized,
+  type ScriptedModel,
+  type Step,
+} from '../support/model.ts'
+import { aRoute } from './rows.ts'
+
+let model: ScriptedModel
+beforeAll(async () => {
+  model = await startScriptedModel()
+})
+afterAll(() => model.close())
+
+const request: ChatCompletionCreateParamsStreaming = {
+  model: 'upstream-m',
+  messages: [{ role: 'user', content: 'Hi' }],
+  stream: true,
+}
+const never = new AbortController().signal
+
+/** The chunks of one answer; throws what the provider throws. */
+async function ask(step: Step, signal = never, idleTimeoutMs = 10_000) {
+  model.script(step)
+  const chunks: ChatCompletionChunk[] = []
+  const route = aRoute({ baseUrl: model.url, apiKey: 'sk-upstream' })
+  for await (const chunk of createProvider(idleTimeoutMs).stream(route, request, signal)) {
+    chunks.push(chunk)
+  }
+  return chunks
+}
+
+/** What went wrong. */
+async function errorOf(step: Step, idleTimeoutMs?: number): Promise<ProviderError> {
+  const error: unknown = await ask(step, never, idleTimeoutMs).then(
+    () => undefined,
+    (reason: unknown) => reason,
+  )
+  if (error instanceof ProviderError) return error
+  throw new Error('There was no ProviderError', { cause: error })
+}
+
+describe('an answer', () => {
+  test('comes chunk by chunk, in order, and the endpoint is asked once', async () => {
+    const before = model.calls
+    const chunks = await ask(say(['One', ' two', ' three']))
+    const text = chunks.map(({ choices }) => choices[0]?.delta.content ?? '').join('')
+    expect(text).toBe('One two three')
+    expect(model.calls).toBe(before + 1)
+    const asked = model.requests.at(-1)
+    expect(asked?.body).toMatchObject(request)
+    expect(asked?.headers['authorization']).toBe('Bearer sk-upstream')
+  })
+
+  test('carries no name of an organization that the environment may hold', async () => {
+    await ask(say('Hi'))
+    const { headers = {} } = model.requests.at(-1) ?? {}
+    expect(headers).not.toHaveProperty('openai-organization')
+    expect(headers).not.toHaveProperty('openai-project')
+  })
+
+  test('ends without a word when it is stopped, and so does the connection', async () => {
+    const stop = new AbortController()
+    const before = model.calls
+    const asked = ask(stallAfter(2, ['One', ' two', ' three']), stop.signal)
+    const sent = await model.tokensOut(await model.called(before + 1), 2)
+    stop.abort()
+    await expect(asked).resolves.toBeInstanceOf(Array)
+    expect(await sent.closed).toBe('closed by the client')
+  })
+
+  test('ends without a word when it is stopped before its first word', async () => {
+    const stop = new AbortController()
+    const before = model.calls
+    const asked = ask(silence(), stop.signal)
+    await model.called(before + 1)
+    stop.abort()
+    expect(await asked).toEqual([])
+  })
+})
+
+describe('what is tried again, and what is not', () => {
+  const busy = { code: 'rate_limit_exceeded', retryable: true }
+  const theirs = { code: 'server_error', retryable: true }
+  const forGood = { code: 'server_error', retryable: false }
+  const prompt = { code: 'invalid_prompt', retryable: false }
+  const error = { message: 'Because.' }
+  const table: [string, Step, object][] = [
+    ['too many requests', rateLimited(), busy],
+    ['a quota that is used up', insufficientQuota(), { ...busy, retryable: false }],
+    ['a server that failed', serverError(500), theirs],
+    ['a bad gateway', serverError(502), theirs],
+    ['an overloaded server', serverError(503), theirs],
+    ['a request that took too long', fail(408, error), theirs],
+    ['a conflict', fail(409, error), theirs],
+    ['a wrong key', unauthorized(), forGood],
+    ['a key that may not', fail(403, error), forGood],
+    ['a model that is not there', fail(404, error), forGood],
+    ['a prompt that is too long', contextLengthExceeded(), prompt],
+    ['a prompt that is refused', contentFiltered(), prompt],
+    ['a request that is too large', fail(413, error), prompt],
+    ['a request that is not understood', fail(422, error), prompt],
+    [
+      'what says that it should be',
+      fail(400, error, { 'x-should-retry': 'true' }),
+      { ...prompt, retryable: true },
+    ],
+    ['what says that it should not be', fail(503, error, { 'x-should-retry': 'false' }), forGood],
+    ['a proxy that is down', raw('<html>Bad gateway</html>', {}, 502), theirs],
+    ['an answer that is cut', cutAfter(2, ['One', ' two', ' three']), theirs],
+    ['a connection that is cut before the first word', cutAfter(0, 'One'), theirs],
+    ['a chunk that is no JSON', malformedAfter(1, ['One', ' two']), theirs],
+    ['an error in the middle', errorAfter(1, ['One', ' two'], { message: 'Because.' }), theirs],
+  ]
+
+  test.each(table)('%s', async (_, step, expected) => {
+    expect(await errorOf(step)).toMatchObject({ name: 'ProviderError', ...expected })
+  })
+
+  test('an endpoint that is not there', async () => {
+    const gone = await startScriptedModel()
+    await gone.close()
+    const stream = createProvider(10_000).stream(aRoute({ baseUrl: gone.url }), request, never)
+    await expect(stream[Symbol.asyncIterator]().next()).rejects.toMatchObject({
+      name: 'ProviderError',
+      ...theirs,
+      message: expect.stringContaining('connection'),
+    })
+  })
+
+  test('a model that says nothing at all, or nothing more', async () => {
+    const silent = { ...theirs, message: 'The model was silent for 0.2 s.' }
+    expect(await errorOf(silence(), 200)).toMatchObject(silent)
+    expect(await errorOf(stallAfter(1, ['One', ' two']), 200)).toMatchObject(silent)
+  })
+
+  test('but not a model that is slow: every word counts', async () => {
+    const words = Array.from({ length: 12 }, (_, n) => ` ${n}`)
+    expect(await ask(say(words, { delayMs: 100 }), never, 1000)).not.toEqual([])
+  })
+})
+
+describe('what is said of an error', () => {
+  test('is what the provider said, from whom, and under which id', async () => {
+    const headers = { 'x-request-id': 'req_upstream' }
+    const { message } = await errorOf(fail(400, { message: 'No such thing', code: 'x' }, headers))
+    expect(message).toBe("The model's provider answered 400, request req_upstream: No such thing.")
+  })
+
+  test('is not longer than a person reads', async () => {
+    const { message } = await errorOf(fail(400, { message: 'x'.repeat(100_000) }))
+    expect(message.length).toBeLessThan(2200)
+  })
+
+  test('in the middle of an answer is what the provider said, too', async () => {
+    const step = errorAfter(1, ['One', ' two'], { message: 'Out of memory.' })
+    expect((await errorOf(step)).message).toContain('Out of memory.')
+  })
+
+  test('never holds the key', async () => {
+    const { message } = await errorOf(unauthorized())
+    expect(message).not.toContain('sk-upstream')
+  })
+})
+
+describe('how long to wait', () => {
+  const now = Date.parse('2026-01-01T00:00:00Z')
+  test.each<[Record<string, string>, number | undefined]>([
+    [{}, undefined],
+    [{ 'retry-after': '2' }, 2000],
+    [{ 'retry-after': '0' }, 0],
+    [{ 'retry-after': '1.5' }, 1500],
+    [{ 'retry-after': 'Thu, 01 Jan 2026 00:00:07 GMT' }, 7000],
+    [{ 'retry-after': 'Wed, 31 Dec 2025 00:00:00 GMT' }, 0],
+    [{ 'retry-after': 'soon' }, undefined],
+    [{ 'retry-after': '-5' }, 0],
+    [{ 'retry-after-ms': '250' }, 250],
+    [{ 'retry-after-ms': '250', 'retry-after': '9' }, 250],
+    [{ 'retry-after-ms': 'soon', 'retry-after': '9' }, 9000],
+  ])('%j', (headers, expected) => {
+    expect(retryAfterMs(new Headers(headers), now)).toBe(expected)
+  })
+
+  test('is asked of the answer that was refused', async () => {
+    expect((await errorOf(rateLimited({ seconds: 3 }))).retryAfterMs).toBe(3000)
+    expect((await errorOf(rateLimited({ ms: 40 }))).retryAfterMs).toBe(40)
+    const inAMinute = { date: new Date(Date.now() + 60_000) }
+    expect((await errorOf(rateLimited(inAMinute))).retryAfterMs).toSatisfy(
+      (ms) => Number(ms) > 50_000 && Number(ms) <= 60_000,
+    )
+    expect((await errorOf(rateLimited())).retryAfterMs).toBeUndefined()
+  })
+})
+
+describe('what Temporal is told', () => {
+  const busy = (retryAfter?: number) =>
+    new ProviderError({
+      message: 'Busy.',
+      code: 'rate_limit_exceeded',
+      retryable: true,
+      retryAfterMs: retryAfter,
+    })
+
+  test('of an error that may go away: when to try again', () => {
+    const failure = failureOf(busy(2000), { number: 1, remainingMs: 60_000 })
+    expect(failure).toMatchObject({
+      type: 'rate_limit_exceeded',
+      nonRetryable: false,
+      nextRetryDelay: 2000,
+      message: 'Busy. The call was tried once.',
+    })
+    const later = failureOf(busy(), { number: 4, remainingMs: 60_000 })
+    expect(later.nextRetryDelay).toBeUndefined()
+    expect(later.message).toBe('Busy. The call was tried 4 times.')
+  })
+
+  test('of a wait that is longer than the run may live: that there is no use', () => {
+    const failure = failureOf(busy(61_000), { number: 1, remainingMs: 60_000 })
+    expect(failure.nonRetryable).toBe(true)
+    expect(failure.message).toContain("61 s, which is past the run's deadline")
+  })
+
+  test('of an error that stays: that it stays', () => {
+    const error = new ProviderError({ message: 'No.', code: 'invalid_prompt', retryable: false })
+    const failure = failureOf(error, { number: 1, remainingMs: 60_000 })
+    expect(failure).toMatchObject({ type: 'invalid_prompt', nonRetryable: true })
+  })
+
+  test('of an answer that just ended: that it was cut', () => {
+    expect(cutAnswer()).toMatchObject({ code: 'server_error', retryable: true })
+  })
+})
