@@ -80,7 +80,8 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
       // TEMPORAL_API_KEY, TEMPORAL_TLS*, TEMPORAL_PROFILE and the others that every Temporal client knows.
       connection: e.TEMPORAL_ADDRESS
         ? loadClientConnectConfig({ overrideEnvVars: definedOf(set) }).connectionOptions
-        : {},
+        : // Our own server is on this machine: packing what it is told costs more than it saves.
+          { grpcCompression: { codec: 'none' as const } },
     },
     chroma: { url: e.CHROMA_URL, port: e.CHROMA_PORT, spec: e.LONGRUN_CHROMA },
     models: {

@@ -30,6 +30,6 @@ export function streamRun(
 /** Aborts when the connection of the request is gone. */
 export function onClose(ctx: Context): AbortController {
   const closed = new AbortController()
-  ctx.res.once('close', () => closed.abort())
+  ctx.res.once('close', () => closed.abort('closed'))
   return closed
 }

@@ -1,6 +1,7 @@
 import type { Router } from '@koa/router'
 import { randomUUID } from 'node:crypto'
 
+import type { PendingCommand } from '../store/outbox.ts'
 import type { RunRow } from '../store/rows.ts'
 import type { NewRun } from '../store/runs.ts'
 import { ApiError, notFound } from '../wire/errors.ts'
@@ -62,25 +63,24 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
   async function begin(
     ctx: Context,
     body: CreateRun,
-    insert: (run: NewRun) => Promise<RunRow>,
+    insert: (run: NewRun) => Promise<PendingCommand>,
   ): Promise<void> {
     const run = newRun(ctx, body)
     if (!body.stream) {
-      const row = await insert(run)
-      engine.deliver(row.id)
-      answer(ctx, row)
+      const start = await insert(run)
+      engine.deliver(run.id, [start])
+      answer(ctx, start.run)
       return
     }
     // Followed from before its first event, so that nothing has to be read back.
     const closed = onClose(ctx)
     const events = store.events.follow(run.id, 0, { signal: closed.signal, fresh: true })
     try {
-      await insert(run)
+      engine.deliver(run.id, [await insert(run)])
     } catch (error) {
-      closed.abort()
+      closed.abort('refused')
       throw error
     }
-    engine.deliver(run.id)
     streamRun(deps, ctx, { runId: run.id, after: 0 }, events)
   }
 
@@ -175,13 +175,15 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
         code: 'unsupported_value',
       })
     }
+    const now = new Date()
     const lifeS = body.expires_after_seconds ?? deps.runExpiresAfterS
     return {
       id: idFrom('run', randomUUID()),
       project_id: ctx.state.projectId,
       assistant_id: body.assistant_id as RunRow['assistant_id'],
       metadata: body.metadata ?? {},
-      expires_at: new Date(Date.now() + lifeS * 1000),
+      created_at: now,
+      expires_at: new Date(now.getTime() + lifeS * 1000),
       max_prompt_tokens: body.max_prompt_tokens ?? null,
       max_completion_tokens: body.max_completion_tokens ?? null,
       truncation_strategy: body.truncation_strategy,

@@ -10,7 +10,9 @@ export async function countEvents(address: string, runIds: string[]): Promise<Ma
       const { events } = await client.workflow.getHandle(runId).fetchHistory()
       for (const event of events ?? []) {
         const [kind] = Object.keys(event).filter((key) => key.endsWith('EventAttributes'))
-        const name = kind?.replace('EventAttributes', '') ?? 'unknown'
+        const what = kind?.replace('EventAttributes', '') ?? 'unknown'
+        const timeout = timeouts[event.workflowTaskTimedOutEventAttributes?.timeoutType ?? 0]
+        const name = timeout ? `${what}, ${timeout}` : what
         counts.set(name, (counts.get(name) ?? 0) + 1)
       }
     }
@@ -19,3 +21,6 @@ export async function countEvents(address: string, runIds: string[]): Promise<Ma
     await connection.close()
   }
 }
+
+/** By their numbers in Temporal's API. */
+const timeouts = ['', 'start to close', 'schedule to start']

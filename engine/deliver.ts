@@ -16,7 +16,8 @@ import {
 import type { EngineOptions } from './index.ts'
 
 export interface Delivery extends AsyncDisposable {
-  deliver(runId: string): Promise<void>
+  /** `known` are the run's commands, where the caller has them at hand. */
+  deliver(runId: string, known?: PendingCommand[]): Promise<void>
   sweep(): Promise<void>
   /** Starts the workflow of a run; one that runs already is left alone. Throws WorkflowExecutionAlreadyStartedError. */
   start(client: Client, run: RunRow, assistantName: string | null): Promise<void>
@@ -32,7 +33,6 @@ const removeAfterMs = 20
 const searchAttributes = {
   AssistantId: defineSearchAttributeKey('AssistantId', SearchAttributeType.KEYWORD),
   ThreadId: defineSearchAttributeKey('ThreadId', SearchAttributeType.KEYWORD),
-  RunStatus: defineSearchAttributeKey('RunStatus', SearchAttributeType.KEYWORD),
   Model: defineSearchAttributeKey('Model', SearchAttributeType.KEYWORD),
   ProjectId: defineSearchAttributeKey('ProjectId', SearchAttributeType.KEYWORD),
 }
@@ -46,11 +46,11 @@ export function createDelivery(
   let removal: NodeJS.Timeout | undefined
 
   /** Whether everything of the run has been delivered. One delivery of a run at a time, so its commands keep their order. */
-  function deliverRun(client: Client, runId: string): Promise<boolean> {
+  function deliverRun(client: Client, runId: string, known?: PendingCommand[]): Promise<boolean> {
     const before = underWay.get(runId) ?? Promise.resolve(true)
     const mine = before.then(async () => {
       try {
-        for (const pending of await store.outbox.of(runId)) {
+        for (const pending of known ?? (await store.outbox.of(runId))) {
           if (delivered.includes(pending.id)) continue
           await send(client, pending)
           remove(pending.id)
@@ -118,7 +118,6 @@ export function createDelivery(
       typedSearchAttributes: [
         { key: searchAttributes.AssistantId, value: run.assistant_id },
         { key: searchAttributes.ThreadId, value: run.thread_id },
-        { key: searchAttributes.RunStatus, value: run.status },
         { key: searchAttributes.Model, value: run.model },
         { key: searchAttributes.ProjectId, value: run.project_id },
       ],
@@ -147,9 +146,9 @@ export function createDelivery(
 
   return {
     start,
-    async deliver(runId) {
+    async deliver(runId, known) {
       const client = options.client()
-      if (client) await deliverRun(client, runId)
+      if (client) await deliverRun(client, runId, known)
     },
     async sweep() {
       const client = options.client()

@@ -3,6 +3,7 @@ import type { NativeConnection } from '@temporalio/worker'
 
 import type { Logger } from '../log.ts'
 import type { Store } from '../store/index.ts'
+import type { PendingCommand } from '../store/outbox.ts'
 import { createDelivery } from './deliver.ts'
 import { every } from './loop.ts'
 import { createReconciler } from './reconcile.ts'
@@ -10,7 +11,7 @@ import { createReconciler } from './reconcile.ts'
 /** The one place that speaks to Temporal's server on behalf of runs. */
 export interface Engine extends AsyncDisposable {
   /** Delivers what the outbox holds for a run, soon and off the caller's path; what fails is delivered by the sweep. */
-  deliver(runId: string): void
+  deliver(runId: string, known?: PendingCommand[]): void
   /** How many workers poll for runs; undefined while Temporal cannot be reached. */
   pollers(): Promise<number | undefined>
 }
@@ -54,7 +55,7 @@ export function openEngine(options: EngineOptions): Engine {
   ]
 
   return {
-    deliver: (runId) => void delivery.deliver(runId),
+    deliver: (runId, known) => void delivery.deliver(runId, known),
     async pollers() {
       const connection = options.connection()
       if (!connection) return undefined

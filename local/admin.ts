@@ -45,7 +45,7 @@ async function act(
         throw new Error(`There is no project ${name}; make it with: project create ${name}`)
       const { row, key } = await store.keys.createKey(project.id, options.get('name') ?? '')
       return [
-        `${key}`,
+        key,
         `${row.id} of project ${project.name}. The key is shown this once; the server keeps its hash only.`,
         'From now on this server answers to its keys alone.',
       ]

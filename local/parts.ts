@@ -41,7 +41,7 @@ export async function startParts(
             children: owner,
             dataDir,
             port: config.postgresPort,
-            database: 'longrun',
+            database: databaseName,
           }),
         ),
     config.temporal.address

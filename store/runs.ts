@@ -19,6 +19,7 @@ import type {
   AssistantRow,
   MessageRow,
   OutboxCommand,
+  OutboxRow,
   RunFailure,
   RunRow,
   RunStepRow,
@@ -26,36 +27,39 @@ import type {
   ToolCallRow,
   Usage,
 } from './rows.ts'
+import type { PendingCommand } from './outbox.ts'
 import { assignments, insert } from './sql.ts'
 
 /** What a client asks for; what it leaves out is the assistant's. */
 export type NewRun = Pick<
   RunRow,
-  'id' | 'project_id' | 'assistant_id' | 'metadata' | 'expires_at'
-> &
-  Pick<
-    RunRow,
-    | 'max_prompt_tokens'
-    | 'max_completion_tokens'
-    | 'truncation_strategy'
-    | 'tool_choice'
-    | 'parallel_tool_calls'
-  > & {
-    overrides: Partial<
-      Pick<
-        RunRow,
-        | 'model'
-        | 'instructions'
-        | 'tools'
-        | 'temperature'
-        | 'top_p'
-        | 'reasoning_effort'
-        | 'response_format'
-      >
+  | 'id'
+  | 'project_id'
+  | 'assistant_id'
+  | 'metadata'
+  | 'created_at'
+  | 'expires_at'
+  | 'max_prompt_tokens'
+  | 'max_completion_tokens'
+  | 'truncation_strategy'
+  | 'tool_choice'
+  | 'parallel_tool_calls'
+> & {
+  overrides: Partial<
+    Pick<
+      RunRow,
+      | 'model'
+      | 'instructions'
+      | 'tools'
+      | 'temperature'
+      | 'top_p'
+      | 'reasoning_effort'
+      | 'response_format'
     >
-    additionalInstructions: string | null
-    toolResources?: RunRow['tool_resources']
-  }
+  >
+  additionalInstructions: string | null
+  toolResources?: RunRow['tool_resources']
+}
 
 export type NewMessage = Pick<MessageRow, 'id' | 'role' | 'content' | 'attachments' | 'metadata'>
 
@@ -71,9 +75,13 @@ export interface RunEnd {
 export interface Runs {
   /**
    * Adds the messages and the run to a thread, which is created first when it is given whole: rows, events and the start
-   * command in one transaction. Throws notFound(thread | assistant) and threadLockedForRun.
+   * command in one transaction; the command is returned, to be delivered at once. Throws notFound(thread | assistant) and threadLockedForRun.
    */
-  create(run: NewRun, thread: NewThread | ThreadRow['id'], messages: NewMessage[]): Promise<RunRow>
+  create(
+    run: NewRun,
+    thread: NewThread | ThreadRow['id'],
+    messages: NewMessage[],
+  ): Promise<PendingCommand>
   /** Hands in the outputs of the run's pending calls; all of them at once. The events it causes start after `after`. */
   submitOutputs(key: RunKey, outputs: ToolOutput[]): Promise<{ run: RunRow; after: number }>
   requestCancel(key: RunKey): Promise<RunRow>
@@ -303,7 +311,7 @@ async function createRun(
   run: NewRun,
   thread: NewThread | ThreadRow['id'],
   messages: NewMessage[],
-): Promise<RunRow> {
+): Promise<PendingCommand> {
   const events: RunEvent[] = []
   let threadId: ThreadRow['id']
   if (typeof thread === 'string') {
@@ -323,15 +331,17 @@ async function createRun(
 
   const row = await insertRun(tx, run, threadId, assistant)
   await insertMessages(tx.sql, run.project_id, threadId, messages)
-  await tx.sql(
+  const command: OutboxCommand = { kind: 'start' }
+  const [entry] = await tx.sql<OutboxRow>(
     `WITH s AS (INSERT INTO run_streams (run_id) VALUES ($1))
-     INSERT INTO outbox (run_id, command) VALUES ($1, $2)`,
-    [run.id, JSON.stringify({ kind: 'start' } satisfies OutboxCommand)],
+     INSERT INTO outbox (run_id, command) VALUES ($1, $2) RETURNING id`,
+    [run.id, JSON.stringify(command)],
   )
+  if (!entry) throw new Error('INSERT INTO outbox returned no row')
   const object = presentRun(row)
   events.push(runEvent('thread.run.created', object), runEvent('thread.run.queued', object))
   await log.append(tx, run.id, events)
-  return row
+  return { id: entry.id, command, run: row, assistantName: assistant.name }
 }
 
 /** The thread, locked against other writers of it. Throws notFound. */
@@ -384,7 +394,6 @@ async function insertRun(
       thread_id: threadId,
       status: 'queued',
       holds_lock: true,
-      created_at: new Date(),
       model: overrides.model ?? assistant.model,
       // Joined with one space, as the original echoes it.
       instructions: instructions.filter((text) => text !== null && text !== '').join(' ') || null,

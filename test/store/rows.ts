@@ -30,12 +30,13 @@ export async function createRun(store: Store, given: Partial<NewRun> = {}): Prom
     response_format: 'auto',
     created_at: new Date(),
   })
-  return store.runs.create(
+  const { run } = await store.runs.create(
     {
       id: idFrom('run', randomUUID()),
       project_id,
       assistant_id: assistant.id,
       metadata: {},
+      created_at: new Date(),
       expires_at: new Date(Date.now() + 600_000),
       max_prompt_tokens: null,
       max_completion_tokens: null,
@@ -49,4 +50,5 @@ export async function createRun(store: Store, given: Partial<NewRun> = {}): Prom
     { id: idFrom('thread', randomUUID()), tool_resources: {}, metadata: {} },
     [],
   )
+  return run
 }

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 
 import type { TestProject } from 'vitest/node'
@@ -35,5 +35,6 @@ export default async function setup(project: TestProject): Promise<() => Promise
   project.provide('testDir', dataDir)
   return async () => {
     await children[Symbol.asyncDispose]()
+    rmSync(dataDir, { recursive: true, force: true })
   }
 }
