@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util'
 import { nowMs, pause } from './clock.ts'
 import { cpuOf, cpuOfMachine, since, threadsOf, type CpuTimes } from './cpu.ts'
 import { openDatabase, type Database } from './database.ts'
+import { startEngine, type EngineTimings } from './engine.ts'
 import { countEvents } from './histories.ts'
 import { createLoad, type Load, type Timings } from './load.ts'
 import { printProfiles } from './profile.ts'
@@ -31,6 +32,7 @@ export async function latency(args: string[], stop: AbortSignal): Promise<void> 
   printMachine(dataDir)
 
   await warmUp(bench)
+  if (options.phases.includes('engine')) await measureEngine(bench)
   if (options.phases.includes('streams')) await measureStreams(bench)
   if (options.phases.includes('poll')) await measurePolling(bench)
   if (options.phases.includes('throughput')) {
@@ -63,7 +65,7 @@ interface Goal {
   atLeast?: boolean
 }
 
-const phases = ['streams', 'poll', 'throughput'] as const
+const phases = ['engine', 'streams', 'poll', 'throughput'] as const
 
 function readOptions(args: string[]) {
   const { values } = parseArgs({
@@ -85,6 +87,44 @@ function readOptions(args: string[]) {
     seconds,
     profile: values.profile,
   }
+}
+
+// ------------------------------------------------------------------------------------------------ engine
+
+const engineSeconds = 5
+
+/** What the tables below cannot go under: the same server and machine, and the library alone. */
+async function measureEngine({ program, stop }: Bench): Promise<void> {
+  await using engine = await startEngine(program.temporalAddress)
+  await inFlight(16, 300, stop, async () => void (await engine.run()))
+  const rows: (string | number)[][] = []
+  for (const { streams, rounds } of [
+    { streams: 1, rounds: 40 },
+    { streams: 64, rounds: 3 },
+  ]) {
+    const runs: EngineTimings[] = []
+    for (let round = 0; round < rounds; round += 1) {
+      runs.push(...(await starts(streams, 0, stop, () => engine.run())))
+      await pause(settleMs, stop)
+    }
+    const began = runs.map(({ activityBegan }) => activityBegan)
+    const done = runs.map(({ done: at }) => at)
+    const name = streams === 1 ? ['1', 'one by one'] : [String(streams), 'in one instant']
+    rows.push([...name, p50(began), p99(began), p50(done), p99(done)])
+  }
+  let runs = 0
+  const until = nowMs() + engineSeconds * 1000
+  const countRun = async (): Promise<void> => {
+    await engine.run()
+    if (nowMs() < until) runs += 1
+  }
+  await inFlight(inFlightRuns, Infinity, stop, countRun, () => nowMs() > until)
+  printTable(
+    'The bare engine: a workflow with one empty activity on the same Temporal, ms',
+    ['workflows', 'starts', 'activity begins p50', 'p99', 'done p50', 'p99'],
+    rows,
+  )
+  print(`\n${digits(runs / engineSeconds)} of them per second with ${inFlightRuns} in flight`)
 }
 
 // ------------------------------------------------------------------------------------------------ streams
