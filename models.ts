@@ -113,6 +113,14 @@ function fromFile(path: string, defaultModel: string | undefined, env: NodeJS.Pr
   if (!parsed.success) throw new Error(`${path} is not usable:\n${z.prettifyError(parsed.error)}`)
   const { models, default: fallback = defaultModel } = parsed.data
   const find = (name: string) => models.find((model) => matches(model.name, name))
+  if (fallback !== undefined && !find(fallback)) {
+    throw new Error(`${path}: the default '${fallback}' is the name of no model in it`)
+  }
+  for (const { name, api_key_env: variable } of models) {
+    if (variable !== undefined && !env[variable]) {
+      throw new Error(`${path}: '${name}' takes its key from ${variable}, which is not set`)
+    }
+  }
   return {
     async resolve(name) {
       const asked = fallback === undefined || find(name) ? name : fallback

@@ -150,6 +150,19 @@ describe('a file', () => {
     expect((await given.resolve('gpt-4o')).upstreamName).toBe('llama3')
   })
 
+  test('is refused at boot where its default is none of its models', async () => {
+    await expect(
+      fromFile({ default: 'phi', models: [{ ...local, name: 'llama3' }] }),
+    ).rejects.toThrow("the default 'phi' is the name of no model in it")
+  })
+
+  test('is refused at boot where the variable of a key is not set', async () => {
+    const content = { models: [{ ...local, name: 'a', api_key_env: 'NO_SUCH_KEY' }] }
+    await expect(fromFile(content)).rejects.toThrow(
+      "'a' takes its key from NO_SUCH_KEY, which is not set",
+    )
+  })
+
   test('may have a default that one of its patterns answers: that is then the name', async () => {
     const models = await fromFile({ default: 'llama3', models: [{ ...local, name: 'llama*' }] })
     expect((await models.resolve('gpt-4o')).upstreamName).toBe('llama3')
