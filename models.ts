@@ -193,18 +193,20 @@ async function listUpstream(baseUrl: string, apiKey: string): Promise<ListedMode
   }
 }
 
-/** The last good answer for `ms`; callers at the same time share one request. */
+/** The last good answer; one that is older than `ms` is asked for anew, behind the callers' backs. */
 function cached<T>(load: () => Promise<T | undefined>, ms: number): () => Promise<T | undefined> {
-  let held: { value: Promise<T | undefined>; until: number } | undefined
-  return () => {
-    if (!held || held.until < Date.now()) {
-      const value = load()
-      held = { value, until: Date.now() + ms }
-      void value.then((loaded) => {
-        if (loaded === undefined && held?.value === value) held.until = Date.now() + retriedAfterMs
-        return loaded
+  let good: T | undefined
+  let loading: Promise<T | undefined> | undefined
+  let nextAt = 0
+  return async () => {
+    if (!loading && Date.now() >= nextAt) {
+      loading = load().then((loaded) => {
+        good = loaded ?? good
+        nextAt = Date.now() + (loaded === undefined ? retriedAfterMs : ms)
+        loading = undefined
+        return good
       })
     }
-    return held.value
+    return good ?? loading
   }
 }

@@ -10,6 +10,7 @@ import type { RunStatus } from '../wire/run-status.ts'
 import { createAnswer, isWholeJson, type Addition, type Answer } from './answer.ts'
 import { heartbeating } from './heartbeat.ts'
 import type { Deps } from './index.ts'
+import { workerLost } from '../wire/failures.ts'
 import { builtInTool, chatRequest, declaresFunction } from './prompt.ts'
 import { createProvider, cutAnswer, failureOf, ProviderError } from './provider.ts'
 
@@ -92,15 +93,17 @@ export function createModelTurn(deps: Deps) {
         log.info({ run_id: turn.run.id }, 'this attempt was replaced, or its run is over or gone')
         return { kind: 'ended', status: 'gone' }
       case 'shutdown':
-        // Another worker takes the turn at once.
-        throw ApplicationFailure.retryable('The worker is shutting down', 'shutdown')
+        // No fault of the provider's: the workflow schedules the turn anew, on another worker.
+        throw ApplicationFailure.nonRetryable('The worker is shutting down', workerLost)
+      case 'unwritten':
+        throw ApplicationFailure.nonRetryable('What the model said could not be kept', workerLost)
       default:
         return reason satisfies never
     }
   }
 }
 
-type StopReason = 'cancelled' | 'expired' | 'replaced' | 'shutdown'
+type StopReason = 'cancelled' | 'expired' | 'replaced' | 'shutdown' | 'unwritten'
 
 interface Stopper extends Disposable {
   /** Aborts with a `StopReason`. */
@@ -129,8 +132,12 @@ function stopper(context: Context, onControl: (act: () => void) => Disposable): 
     because: (reason) => abort.abort(reason),
     watch({ run, lost }) {
       deadline = setLongTimeout(stopFor('expired'), run.expires_at.getTime() - Date.now())
-      if (lost.aborted) abort.abort('replaced' satisfies StopReason)
-      lost.addEventListener('abort', stopFor('replaced'))
+      const onLost = (): void => {
+        const isReplaced = lost.reason instanceof FencedError
+        abort.abort((isReplaced ? 'replaced' : 'unwritten') satisfies StopReason)
+      }
+      if (lost.aborted) onLost()
+      else lost.addEventListener('abort', onLost)
     },
     [Symbol.dispose]() {
       control[Symbol.dispose]()
@@ -146,7 +153,7 @@ function setLongTimeout(act: () => void, ms: number): NodeJS.Timeout | undefined
 }
 
 function windowOf({ truncation_strategy: { type, last_messages: n } }: RunRow): number {
-  return type === 'last_messages' && n !== null ? n : threadWindow
+  return type === 'last_messages' && n !== null ? Math.min(n, threadWindow) : threadWindow
 }
 
 /** Says to the turn what the model adds; steps and messages begin with the first thing that is in them. */

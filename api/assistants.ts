@@ -55,17 +55,18 @@ export function assistantRoutes(router: Router<State>, { store }: ApiDeps): void
   async function modify(ctx: Context): Promise<void> {
     const id = pathId(ctx, 'assistant_id', 'assistant')
     const body = await readBody(ctx, ModifyAssistant, () => find(ctx))
-    const before = await find(ctx)
     const { metadata, tools, tool_resources, response_format, ...plain } = body
-    const toolsNow = tools?.map(filledTool) ?? before.tools
-    const row = await store.assistants.modify(ctx.state.projectId, id, {
-      ...(Object.fromEntries(
-        Object.entries(plain).filter(([, value]) => value !== undefined),
-      ) as Partial<AssistantRow>),
-      tools: toolsNow,
-      tool_resources: assistantResources(toolsNow, tool_resources, before),
-      ...(response_format !== undefined && { response_format: response_format ?? 'auto' }),
-      metadata,
+    const row = await store.assistants.modify(ctx.state.projectId, id, (before) => {
+      const toolsNow = tools?.map(filledTool) ?? before.tools
+      return {
+        ...(Object.fromEntries(
+          Object.entries(plain).filter(([, value]) => value !== undefined),
+        ) as Partial<AssistantRow>),
+        tools: toolsNow,
+        tool_resources: assistantResources(toolsNow, tool_resources, before),
+        ...(response_format !== undefined && { response_format: response_format ?? 'auto' }),
+        metadata,
+      }
     })
     if (!row) throw notFound('assistant', id)
     ctx.body = presentAssistant(row)

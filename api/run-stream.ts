@@ -13,7 +13,7 @@ export interface RunStream {
 
 /** Answers with the events of a run as SSE. `events` is given where they had to be followed from before the run began. */
 export function streamRun(
-  deps: Pick<ApiDeps, 'store' | 'draining' | 'inspectUrl'>,
+  deps: Pick<ApiDeps, 'store' | 'draining' | 'inspectUrl' | 'log'>,
   ctx: Context,
   { runId, after }: RunStream,
   events: AsyncGenerator<StoredEvent[]> = deps.store.events.follow(runId, after, {
@@ -24,12 +24,15 @@ export function streamRun(
   if (inspect) ctx.set('x-run-inspect-url', inspect)
   ctx.set(sseHeaders)
   ctx.state.stream = { runId, after }
-  ctx.body = Readable.from(sseFrames(events, deps.draining), { objectMode: false })
+  const onError = (error: unknown): void =>
+    deps.log[ctx.res.closed ? 'debug' : 'error']({ err: error, run_id: runId }, 'a stream broke')
+  ctx.body = Readable.from(sseFrames(events, deps.draining, onError), { objectMode: false })
 }
 
 /** Aborts when the connection of the request is gone. */
 export function onClose(ctx: Context): AbortController {
   const closed = new AbortController()
-  ctx.res.once('close', () => closed.abort('closed'))
+  if (ctx.res.closed || ctx.req.socket.destroyed) closed.abort('closed')
+  else ctx.res.once('close', () => closed.abort('closed'))
   return closed
 }

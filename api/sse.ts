@@ -10,20 +10,20 @@ const pingMs = 15_000
 export async function* sseFrames(
   events: AsyncGenerator<StoredEvent[]>,
   draining: AbortSignal,
+  onError: (error: unknown) => void,
 ): AsyncGenerator<string> {
-  const drained = once(draining)
+  const wait = waiter(draining)
   let next = events.next()
   try {
     for (;;) {
-      const timer = timeout(pingMs)
-      const got = await Promise.race([next, timer.elapsed, drained.promise])
-      timer.clear()
-      if (got === 'elapsed') {
+      const got = await wait.for(next)
+      if (got === 'silence') {
         yield ': ping\n\n'
-      } else if (got === 'aborted') {
+      } else if (got === 'draining') {
         yield ': draining\n\n'
         return
       } else if (got.done) {
+        yield failure('The run is gone: its thread was deleted.') + done
         return
       } else {
         const last = got.value.findIndex(({ event }) => endsStream(event))
@@ -40,10 +40,15 @@ export async function* sseFrames(
         yield got.value.map(frame).join('')
       }
     }
-  } catch {
-    yield failure + done
+  } catch (error) {
+    onError(error)
+    yield (
+      failure(
+        'The server had an error while streaming; the run goes on. Retrieve it for its state.',
+      ) + done
+    )
   } finally {
-    drained.dispose()
+    wait.dispose()
     void events.return(undefined)
   }
 }
@@ -57,30 +62,41 @@ export const sseHeaders = {
 
 const done = 'event: done\ndata: [DONE]\n\n'
 
-const said = 'The server had an error while streaming; the run goes on. Retrieve it for its state.'
-const detail = { message: said, type: 'server_error', param: null, code: null }
 /** Both shapes: Python looks for `error`, the schema is flat (spec D14). */
-const failure = `event: error\ndata: ${JSON.stringify({ error: detail, ...detail })}\n\n`
+function failure(message: string): string {
+  const detail = { message, type: 'server_error', param: null, code: null }
+  return `event: error\ndata: ${JSON.stringify({ error: detail, ...detail })}\n\n`
+}
 
 /** Our decoders and theirs ignore `id:`; browsers send it back as Last-Event-ID. */
 function frame({ seq, event, data }: StoredEvent): string {
   return `id: ${seq}\nevent: ${event}\ndata: ${data}\n\n`
 }
 
-function timeout(ms: number): { elapsed: Promise<'elapsed'>; clear(): void } {
-  let timer: NodeJS.Timeout | undefined
-  const elapsed = new Promise<'elapsed'>((resolve) => {
-    timer = setTimeout(resolve, ms, 'elapsed')
-  })
-  return { elapsed, clear: () => clearTimeout(timer) }
-}
+type Next = IteratorResult<StoredEvent[], unknown>
 
-function once(signal: AbortSignal): { promise: Promise<'aborted'>; dispose(): void } {
-  let onAbort = (): void => {}
-  const promise = new Promise<'aborted'>((resolve) => {
-    onAbort = () => resolve('aborted')
-    if (signal.aborted) onAbort()
-    else signal.addEventListener('abort', onAbort, { once: true })
-  })
-  return { promise, dispose: () => signal.removeEventListener('abort', onAbort) }
+/**
+ * Waits for one thing of three, again and again. Not by Promise.race with a promise that lasts: that would keep whatever was
+ * raced against it, which is all events of a long stream.
+ */
+function waiter(draining: AbortSignal) {
+  let onDraining = (): void => {}
+  const listener = (): void => onDraining()
+  draining.addEventListener('abort', listener, { once: true })
+  return {
+    async for(next: Promise<Next>): Promise<Next | 'silence' | 'draining'> {
+      if (draining.aborted) return 'draining'
+      let timer: NodeJS.Timeout | undefined
+      try {
+        return await new Promise((resolve, reject) => {
+          timer = setTimeout(resolve, pingMs, 'silence')
+          onDraining = () => resolve('draining')
+          next.then(resolve, reject)
+        })
+      } finally {
+        clearTimeout(timer)
+      }
+    },
+    dispose: () => draining.removeEventListener('abort', listener),
+  }
 }

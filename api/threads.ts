@@ -30,11 +30,10 @@ export function threadRoutes(router: Router<State>, { store }: ApiDeps): void {
   async function modify(ctx: Context): Promise<void> {
     const id = pathId(ctx, 'thread_id', 'thread')
     const body = await readBody(ctx, ModifyThread, () => find(ctx))
-    const before = await find(ctx)
-    const row = await store.threads.modify(ctx.state.projectId, id, {
+    const row = await store.threads.modify(ctx.state.projectId, id, (before) => ({
       tool_resources: { ...before.tool_resources, ...storedResources(body.tool_resources) },
       metadata: body.metadata,
-    })
+    }))
     if (!row) throw notFound('thread', id)
     ctx.body = presentThread(row)
   }

@@ -1,10 +1,12 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import { NativeConnection } from '@temporalio/worker'
 
 import type { Logger } from '../log.ts'
 
 /**
  * A connection to Temporal that is waited for in the background: the native one has no lazy mode, and a server that is
- * away must not keep us from serving. Resolves with the connection, or never where the signal aborts first.
+ * away must not keep us from serving. Undefined where the signal aborts first.
  */
 export async function connectPatiently(
   options: { address: string; log: Logger; connection?: object },
@@ -21,7 +23,7 @@ export async function connectPatiently(
         )
       }
       told = true
-      await new Promise((resolve) => setTimeout(resolve, waitMs))
+      await sleep(waitMs, undefined, { signal }).catch(() => {})
     }
   }
   return undefined

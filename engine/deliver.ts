@@ -132,7 +132,7 @@ export function createDelivery(
   async function flushRemovals(): Promise<void> {
     clearTimeout(removal)
     removal = undefined
-    const ids = delivered
+    const ids = [...delivered]
     if (ids.length === 0) return
     try {
       await store.outbox.remove(ids)

@@ -4,7 +4,6 @@ import {
   type Client,
 } from '@temporalio/client'
 
-import type { RunRow } from '../store/rows.ts'
 import { assistantRunType } from '../workflows/messages.ts'
 import type { Delivery } from './deliver.ts'
 import type { EngineOptions } from './index.ts'
@@ -28,14 +27,12 @@ export function createReconciler(
   // A run that is younger may not have reached Temporal's index yet, and would be asked for one by one.
   const settledMs = options.reconcileMs / 4
 
-  async function mend(client: Client, run: RunRow): Promise<void> {
-    if (await isOpen(client, run.id)) return
-    const [now] = await store.runs
-      .open(settledMs)
-      .then((open) => open.filter(({ id }) => id === run.id))
-    if (!now) return
+  async function mend(client: Client, id: string): Promise<void> {
+    if (await isOpen(client, id)) return
+    const run = await store.runs.openRun(id)
+    if (!run) return
     try {
-      await options.delivery.start(client, now, null)
+      await options.delivery.start(client, run, null)
       log.warn(
         { run_id: run.id, status: run.status },
         'the workflow of a run was gone; it has been started again',
@@ -53,20 +50,36 @@ export function createReconciler(
       const client = options.client()
       if (!client) return
       await alone(async () => {
-        const runs = await store.runs.open(settledMs)
-        if (runs.length === 0) return
+        const ids = await store.runs.openIds(settledMs)
+        if (ids.length === 0) return
         const open = new Set<string>()
         const query = `WorkflowType = '${assistantRunType}' AND ExecutionStatus = 'Running'`
         for await (const { workflowId } of client.workflow.list({ query })) open.add(workflowId)
-        for (const run of runs) if (!open.has(run.id)) await mend(client, run)
+        const lost = ids.filter((id) => !open.has(id))
+        await each(lost, (id) => mend(client, id))
       })
     },
     async expireOverdue() {
-      for (const { id } of await store.runs.overdue(overdueGraceMs)) {
-        await store.runs.end(id, { status: 'expired' })
-        log.warn({ run_id: id }, 'a run was past its deadline and has been expired')
-      }
+      const overdue = await store.runs.overdue(overdueGraceMs)
+      await each(
+        overdue.map(({ id }) => id),
+        async (id) => {
+          const status = await store.runs.end(id, { status: 'expired' })
+          if (status === 'expired') log.warn({ run_id: id }, 'a run was past its deadline')
+        },
+      )
     },
+  }
+
+  /** One run that cannot be mended must not keep the others from it. */
+  async function each(ids: string[], act: (id: string) => Promise<void>): Promise<void> {
+    for (const id of ids) {
+      try {
+        await act(id)
+      } catch (error) {
+        log.error({ err: error, run_id: id }, 'a run could not be mended; it is tried again')
+      }
+    }
   }
 
   /** One process of all reconciles at a time. */

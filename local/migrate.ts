@@ -5,9 +5,22 @@ import { migrate } from '../store/migrations/index.ts'
 import { databaseOf } from './database-of.ts'
 
 /** `npm run migrate`: brings the schema up to date, as every start does; for deployments that do it apart. */
-const config = loadConfig(process.env)
-await using database = await databaseOf(config, createLogger(config.logLevel))
-const db = openDb(database.url, 2)
-const applied = await migrate(db.sequelize)
-await db.sequelize.close()
-process.stdout.write(applied.length > 0 ? `Applied: ${applied.join(', ')}\n` : 'Nothing to do.\n')
+async function main(): Promise<string[]> {
+  const config = loadConfig(process.env)
+  await using database = await databaseOf(config, createLogger(config.logLevel))
+  const db = openDb(database.url, 2)
+  try {
+    return await migrate(db.sequelize)
+  } finally {
+    await db.sequelize.close()
+  }
+}
+
+try {
+  const applied = await main()
+  process.stdout.write(applied.length > 0 ? `Applied: ${applied.join(', ')}\n` : 'Nothing to do.\n')
+  process.exit(0)
+} catch (error) {
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
+  process.exit(1)
+}

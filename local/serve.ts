@@ -1,4 +1,6 @@
-import { NativeConnection } from '@temporalio/worker'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import type { NativeConnection } from '@temporalio/worker'
 
 import { isLoopbackHost } from '../api/middleware/access.ts'
 import { startApi } from '../api/server.ts'
@@ -63,30 +65,30 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
       { address: outside.temporalAddress, connection: config.temporal.connection, log },
       stopping.signal,
     )
-    if (!connection) return
-    await prepareNamespace(connection, namespace)
-    if (config.role === 'api') return ready.resolve()
-    while (!stopping.signal.aborted) {
-      worker = await startWorker({
-        connection,
-        namespace,
-        taskQueue,
-        store,
-        models: outside.models,
-        log,
-        modelIdleTimeoutMs: config.models.idleTimeoutMs,
-        dataDir: config.dataDir,
-        shutdownGraceMs: config.shutdownGraceMs,
-      })
-      ready.resolve()
-      await worker.finished.catch((error: unknown) =>
-        log.error({ err: error }, 'the worker stopped; it is started again'),
-      )
+    while (connection && !stopping.signal.aborted) {
+      try {
+        await prepareNamespace(connection, namespace)
+        if (config.role === 'api') return ready.resolve()
+        worker = await startWorker({
+          connection,
+          namespace,
+          taskQueue,
+          store,
+          models: outside.models,
+          log,
+          modelIdleTimeoutMs: config.models.idleTimeoutMs,
+          dataDir: config.dataDir,
+          shutdownGraceMs: config.shutdownGraceMs,
+        })
+        ready.resolve()
+        await worker.finished
+      } catch (error) {
+        log.error({ err: error }, 'the worker stopped or could not start; it is started again')
+      }
       worker = undefined
-      if (!stopping.signal.aborted)
-        await new Promise((resolve) => setTimeout(resolve, workerRestartMs))
+      await pause(workerRestartMs, stopping.signal)
     }
-  })().catch((error: unknown) => ready.reject(error))
+  })()
   stack.defer(async () => {
     stopping.abort()
     await worker?.[Symbol.asyncDispose]()
@@ -134,4 +136,8 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
     isOpen: !isProtected,
     [Symbol.asyncDispose]: () => stop.disposeAsync(),
   }
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => {})
 }

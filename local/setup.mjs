@@ -615,7 +615,6 @@ async function become([name, ...args], env, purpose, signals) {
     env: isOurs ? { ...env, LONGRUN_SUPERVISED: '1' } : env,
     stdio: ['inherit', 'inherit', 'inherit', ...(isOurs ? ['ipc'] : [])],
   })
-  signals.release()
   const lifeline = isOurs ? undefined : tie(child.pid, 'TERM')
   for (const name of Object.keys(SIGNALS)) {
     // A terminal sends Ctrl-C to the whole group, and a second one would mean impatience.
@@ -623,6 +622,8 @@ async function become([name, ...args], env, purpose, signals) {
       name === 'SIGINT' && process.stdin.isTTY ? undefined : child.kill(name),
     )
   }
+  // Only now: without any listener for a moment, a signal would end this process alone.
+  signals.release()
   child.once('error', (error) => fail(error))
   child.once('exit', (code, signal) => {
     lifeline?.stdin.end('ended\n')

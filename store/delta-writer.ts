@@ -17,6 +17,8 @@ export interface TurnDeltas extends Disposable {
    * structural event that must come after it. Throws what `lost` aborts with.
    */
   take(): Promise<RunEvent[]>
+  /** The number that the last event of a structural transaction of this turn got, once that has committed. */
+  advance(seq: number): void
   /** Resolves once all that has been pushed is written, or the turn is lost. */
   written(): Promise<void>
   /** Aborts when another attempt has taken the turn over, or the run has ended or is gone. */
@@ -135,9 +137,13 @@ export function createDeltaWriter(db: Db, events: EventLog, log: Logger): DeltaW
           schedule()
         },
         async take() {
-          await flushing
+          // More than once: whoever else waited may have begun the next write, with this turn's deltas in it.
+          while (flushing) await flushing
           turn.losing.signal.throwIfAborted()
           return takeBatch(turn).entries
+        },
+        advance(seq) {
+          turn.lastSeq = Math.max(turn.lastSeq, seq)
         },
         async written() {
           while (flushing || turn.pending.length > 0) {

@@ -8,10 +8,10 @@ import { openListener, type Channel } from './listener.ts'
 /** The event log of runs: durable, ordered per run, read by any number of followers in any process. */
 export interface EventLog extends AsyncDisposable {
   /**
-   * Appends within a transaction that holds the run's lock. Followers hear of it when the transaction commits. After its
+   * Appends within a transaction that holds the run's lock, and gives the number of the last one. Followers hear of it when the transaction commits. After its
    * `last` events nothing can be appended to a stream.
    */
-  append(tx: Tx, runId: string, events: RunEvent[], options?: { last: boolean }): Promise<void>
+  append(tx: Tx, runId: string, events: RunEvent[], options?: { last: boolean }): Promise<number>
   /** Appends for many runs in a statement of its own; the result says per entry which number it got, if any. */
   appendBatch(entries: BatchEntry[]): Promise<(number | undefined)[]>
   /** The events after number `after`, as they are; empty where there are none. */
@@ -19,7 +19,8 @@ export interface EventLog extends AsyncDisposable {
   /** The number of the newest event; 0 where there is none. */
   tip(runId: string): Promise<number>
   /**
-   * The events after number `after`, then those to come, in batches, without gaps and in order. Ends when `signal` aborts;
+   * The events after number `after`, then those to come, in batches, without gaps and in order. Ends when `signal` aborts
+   * or the run is deleted;
    * the caller decides which event is its last. With `fresh` the caller promises that the run has no event yet.
    */
   follow(runId: string, after: number, options: FollowOptions): AsyncGenerator<StoredEvent[]>
@@ -121,6 +122,7 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
       if (rows.length < events.length) throw new Error(`The stream of ${runId} is closed or gone`)
       const stored = rows.map(({ ord, seq }) => ({ seq, ...(events[ord - 1] as RunEvent) }))
       tx.afterCommit(() => deliver(runId, stored))
+      return stored.at(-1)?.seq ?? 0
     },
     async appendBatch(entries) {
       const rows = await db.sql<Appended>(appendSql, [
@@ -151,7 +153,12 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
         if (set.size === 0 && followers.get(runId) === set) followers.delete(runId)
       }
       signal.addEventListener('abort', leave, { once: true })
-      return batches(follower, (from) => readPatiently(runId, from, signal), signal, leave)
+      const exists = async (): Promise<boolean> => {
+        const [row] = await db.sql('SELECT 1 FROM run_streams WHERE run_id = $1', [runId])
+        return row !== undefined
+      }
+      const source = { readAfter: (from: number) => readPatiently(runId, from, signal), exists }
+      return batches(follower, source, signal, leave)
     },
     async tip(runId) {
       const [stream] = await db.sql<{ last_seq: number }>(
@@ -180,16 +187,19 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
 
 async function* batches(
   follower: Follower,
-  readAfter: (seq: number) => Promise<StoredEvent[]>,
+  source: { readAfter(seq: number): Promise<StoredEvent[]>; exists(): Promise<boolean> },
   signal: AbortSignal,
   leave: () => void,
 ): AsyncGenerator<StoredEvent[]> {
   try {
     while (!signal.aborted) {
-      const events = follower.mustLook
-        ? follower.accept(await readAfter(follower.startLook()))
+      const looks = follower.mustLook
+      const events = looks
+        ? follower.accept(await source.readAfter(follower.startLook()))
         : follower.take()
       if (events.length > 0) yield events
+      // Its thread was deleted: nothing will come any more. A run that is being created is not there yet.
+      else if (looks && follower.hasBegun && !(await source.exists())) return
       else if (!follower.mustLook && !signal.aborted) await follower.waitForMore(safetyPollMs)
     }
   } finally {
@@ -210,6 +220,8 @@ type NotifiedEntry = [runId: string, seq: number, event?: RunEventName, data?: s
 /** The place of one reader in one log: what it has, what is waiting for it, and whether it must look into the table. */
 class Follower {
   mustLook: boolean
+  /** Whether there was a stream: one that is followed from before its run exists has none yet. */
+  hasBegun: boolean
   private last: number
   private queue: StoredEvent[] = []
   private queuedChars = 0
@@ -218,6 +230,7 @@ class Follower {
   constructor(after: number, mustLook: boolean) {
     this.last = after
     this.mustLook = mustLook
+    this.hasBegun = mustLook
   }
 
   offer(events: StoredEvent[]): void {
@@ -268,6 +281,7 @@ class Follower {
     this.queue = []
     this.queuedChars = 0
     this.last = events.at(-1)?.seq ?? this.last
+    this.hasBegun ||= events.length > 0
     return events
   }
 

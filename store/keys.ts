@@ -17,7 +17,10 @@ export interface Keys {
   listKeys(): Promise<ApiKeyRow[]>
   /** The project that a key opens; undefined for unknown and revoked keys. */
   projectOf(key: string): Promise<ProjectRow['id'] | undefined>
-  /** Whether any key is in force: while none is, a loopback server lets everybody in. */
+  /**
+   * Whether there ever was a key: until then a loopback server lets everybody in. Revoked ones count, since whoever revokes
+   * the last key does not mean to open the door.
+   */
   any(): Promise<boolean>
 }
 
@@ -78,9 +81,7 @@ export function createKeys(db: Db): Keys {
       return row?.project_id
     },
     async any() {
-      const [row] = await db.sql<{ any: boolean }>(
-        'SELECT EXISTS (SELECT FROM api_keys WHERE revoked_at IS NULL) AS any',
-      )
+      const [row] = await db.sql<{ any: boolean }>('SELECT EXISTS (SELECT FROM api_keys) AS any')
       return row?.any ?? false
     },
   }

@@ -1,5 +1,7 @@
 import type { WhereOptions } from 'sequelize'
 
+import { tooManyProperties } from '../wire/errors.ts'
+import { MAX_METADATA_PAIRS } from '../wire/limits.ts'
 import { listPage, type ListQuery, type Rows } from './lists.ts'
 import type { TableOf } from './models/index.ts'
 import { assignments } from './sql.ts'
@@ -11,8 +13,15 @@ export interface Objects<Row> {
   create(row: Partial<Row>): Promise<Row>
   get(projectId: string, id: string): Promise<Row | undefined>
   list(where: Partial<Record<keyof Row, unknown>>, query: ListQuery): Promise<Rows<Row>>
-  /** Changes the columns given; metadata is merged, and its keys that are null or empty are removed. */
-  modify(projectId: string, id: string, patch: Patch<Row>): Promise<Row | undefined>
+  /**
+   * Changes the columns given; metadata is merged, and its keys that are null or empty are removed. A change that depends on
+   * what is there is a function of the row, which is locked meanwhile. Throws where the metadata grow past their limit.
+   */
+  modify(
+    projectId: string,
+    id: string,
+    change: Patch<Row> | ((before: Row) => Patch<Row>),
+  ): Promise<Row | undefined>
   delete(projectId: string, id: string): Promise<boolean>
 }
 
@@ -35,19 +44,35 @@ export function createObjects<
       return (found as unknown as Row | null) ?? undefined
     },
     list: (where, query) => listPage<Row>(table, where, query),
-    async modify(projectId, id, { metadata, ...patch }) {
-      const { set, values } = assignments(patch, 3)
-      const [row] = await db.sql<Row>(
-        `UPDATE ${table.getTableName() as string} SET ${set}${set && ', '}metadata = (
-           SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(metadata || $3::jsonb)
-           WHERE value NOT IN ('null', '""'))
-         WHERE id = $1 AND project_id = $2 RETURNING *`,
-        [id, projectId, JSON.stringify(metadata ?? {}), ...values],
-      )
-      return row
-    },
+    modify: (projectId, id, change) =>
+      db.tx(async (tx) => {
+        const name = table.tableName
+        const [before] = await tx.sql<Row>(
+          `SELECT * FROM ${name} WHERE id = $1 AND project_id = $2 FOR NO KEY UPDATE`,
+          [id, projectId],
+        )
+        if (!before) return undefined
+        const { metadata, ...patch } = typeof change === 'function' ? change(before) : change
+        const merged = mergedMetadata(before.metadata, metadata ?? {})
+        const { set, values } = assignments({ ...patch, metadata: merged }, 1)
+        const [row] = await tx.sql<Row>(`UPDATE ${name} SET ${set} WHERE id = $1 RETURNING *`, [
+          id,
+          ...values,
+        ])
+        return row
+      }),
     async delete(projectId, id) {
       return (await table.destroy({ where: own(projectId, id) })) > 0
     },
   }
+}
+
+function mergedMetadata(before: Metadata, change: Record<string, string | null>): Metadata {
+  const kept = Object.entries({ ...before, ...change }).filter(
+    (entry): entry is [string, string] => entry[1] !== null && entry[1] !== '',
+  )
+  if (kept.length > MAX_METADATA_PAIRS) {
+    throw tooManyProperties('metadata', MAX_METADATA_PAIRS, kept.length)
+  }
+  return Object.fromEntries(kept)
 }

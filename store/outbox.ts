@@ -8,8 +8,6 @@ export interface Outbox {
   /** Runs that have commands older than `olderThanMs`: what was left behind by a crash or an outage. */
   leftBehind(olderThanMs: number, limit: number): Promise<RunRow['id'][]>
   remove(ids: OutboxRow['id'][]): Promise<void>
-  /** How many wait, and for how long the oldest has waited, in seconds; for /readyz. */
-  backlog(): Promise<{ count: number; oldestS: number }>
 }
 
 export interface PendingCommand {
@@ -45,13 +43,6 @@ export function createOutbox(db: Db): Outbox {
     },
     async remove(ids) {
       await db.sql('DELETE FROM outbox WHERE id = ANY ($1::bigint[])', [ids])
-    },
-    async backlog() {
-      const [row] = await db.sql<{ count: number; oldest: number }>(
-        `SELECT count(*)::int AS count, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float AS oldest
-         FROM outbox`,
-      )
-      return { count: row?.count ?? 0, oldestS: row?.oldest ?? 0 }
     },
   }
 }

@@ -92,8 +92,10 @@ export interface Runs {
   end(runId: string, how: RunEnd): Promise<RunStatus | undefined>
   /** Runs that are not terminal although their deadline has passed by `graceMs`. */
   overdue(graceMs: number): Promise<Pick<RunRow, 'id' | 'status'>[]>
-  /** Runs that are not terminal and older than `ageMs`, with nothing on its way to Temporal for them. */
-  open(ageMs: number): Promise<RunRow[]>
+  /** The ids of the runs that are not terminal and older than `ageMs`, with nothing on its way to Temporal for them. */
+  openIds(ageMs: number): Promise<RunRow['id'][]>
+  /** The run, unless it has ended or something is on its way to Temporal for it. */
+  openRun(id: string): Promise<RunRow | undefined>
 }
 
 export interface RunKey {
@@ -138,16 +140,22 @@ export function createRuns(db: Db, events: EventLog, log: Logger): Runs {
            AND expires_at < now() - $1 * interval '1 millisecond' LIMIT 500`,
         [graceMs],
       ),
-    open: (ageMs) =>
-      db.sql(
-        `SELECT * FROM runs r
-         WHERE status IN ('queued', 'in_progress', 'requires_action', 'cancelling') AND holds_lock
-           AND created_at < now() - $1 * interval '1 millisecond'
-           AND NOT EXISTS (SELECT FROM outbox o WHERE o.run_id = r.id)`,
+    async openIds(ageMs) {
+      const rows = await db.sql<Pick<RunRow, 'id'>>(
+        `SELECT id FROM runs r WHERE ${isOpen} AND created_at < now() - $1 * interval '1 millisecond'`,
         [ageMs],
-      ),
+      )
+      return rows.map(({ id }) => id)
+    },
+    async openRun(id) {
+      const [row] = await db.sql<RunRow>(`SELECT * FROM runs r WHERE ${isOpen} AND id = $1`, [id])
+      return row
+    },
   }
 }
+
+const isOpen = `status IN ('queued', 'in_progress', 'requires_action', 'cancelling') AND holds_lock
+  AND NOT EXISTS (SELECT FROM outbox o WHERE o.run_id = r.id)`
 
 /**
  * Takes the run's lock (the row of its stream, then the run): the first statement of every transaction that changes a run.
@@ -420,7 +428,9 @@ async function submitOutputs(
   if (run.status !== 'requires_action' || !pending) throw outputsNotAccepted(run.status)
   const expected = pending.tool_calls.map(({ id }) => id as string)
   const got = outputs.map(({ tool_call_id }) => tool_call_id)
-  if (expected.toSorted().join() !== got.toSorted().join()) throw outputsDoNotMatch(expected, got)
+  if (JSON.stringify(expected.toSorted()) !== JSON.stringify(got.toSorted())) {
+    throw outputsDoNotMatch(expected, got)
+  }
 
   await tx.sql(
     `UPDATE tool_calls t SET output = o.output FROM unnest($2::text[], $3::text[]) AS o (id, output)

@@ -9,6 +9,11 @@ export async function insert<Row extends object>(
   const [first] = rows
   if (!first) return []
   const columns = Object.keys(first)
+  const most = Math.floor(maxValues / columns.length)
+  if (rows.length > most) {
+    const [head, tail] = [rows.slice(0, most), rows.slice(most)]
+    return [...(await insert<Row>(sql, table, head)), ...(await insert<Row>(sql, table, tail))]
+  }
   const values: unknown[] = []
   const tuples = rows.map((row) => {
     const marks = columns.map(
@@ -21,6 +26,9 @@ export async function insert<Row extends object>(
     values,
   )
 }
+
+/** The protocol of Postgres counts the values of a statement in 16 bits. */
+const maxValues = 65_000
 
 /** `SET` assignments of a patch, numbered after the `offset` values that the statement has already. */
 export function assignments(patch: object, offset: number): { set: string; values: unknown[] } {

@@ -6,12 +6,7 @@ import { presentRun } from '../wire/present/run.ts'
 import { presentRunStep } from '../wire/present/run-step.ts'
 import { isTerminal, type RunStatus } from '../wire/run-status.ts'
 import { isConnectionError, type Db, type Tx } from './db.ts'
-import {
-  createDeltaWriter,
-  FencedError,
-  type DeltaWriter,
-  type TurnDeltas,
-} from './delta-writer.ts'
+import { createDeltaWriter, FencedError, type TurnDeltas } from './delta-writer.ts'
 import type { EventLog } from './events.ts'
 import type {
   ContentPart,
@@ -97,10 +92,15 @@ export function createTurns(db: Db, events: EventLog, log: Logger): Turns {
   const writer = createDeltaWriter(db, events, log)
   return {
     // A claim that is repeated takes the turn from nobody but itself.
-    claim: (runId, turn, generationId) =>
-      outlasting(() =>
-        db.tx(async (tx) => claimTurn(tx, { db, events, writer }, { runId, turn, generationId })),
-      ),
+    async claim(runId, turn, generationId) {
+      const claim = await outlasting(() =>
+        db.tx((tx) => claimTurn(tx, events, { runId, turn, generationId })),
+      )
+      if (claim.kind !== 'claimed') return claim
+      const { run, row, lastSeq } = claim
+      const deltas = writer.open({ ...row, runId, lastSeq })
+      return { kind: 'claimed', turn: claimedTurn({ db, events }, run, row, deltas) }
+    },
     askClient: (runId, stepId) =>
       db.tx(async (tx) => {
         const run = await lockRun(tx, runId)
@@ -117,14 +117,17 @@ const outageMs = 30_000
 interface Parts {
   db: Db
   events: EventLog
-  writer: DeltaWriter
 }
+
+type ClaimedRow =
+  | Exclude<Claim, { kind: 'claimed' }>
+  | { kind: 'claimed'; run: RunRow; row: TurnRow; lastSeq: number }
 
 async function claimTurn(
   tx: Tx,
-  parts: Parts,
+  events: EventLog,
   wanted: { runId: string; turn: number; generationId: string },
-): Promise<Claim> {
+): Promise<ClaimedRow> {
   const run = await lockRun(tx, wanted.runId)
   if (!run) return { kind: 'stopped', status: 'gone' }
   const [row] = await tx.sql<TurnRow & { last_seq: number }>(
@@ -166,9 +169,8 @@ async function claimTurn(
     said.push(runEvent('thread.run.in_progress', presentRun(moved)))
     current = moved
   }
-  if (said.length > 0) await parts.events.append(tx, run.id, said)
-  const deltas = parts.writer.open({ ...row, runId: run.id, lastSeq: row.last_seq + said.length })
-  return { kind: 'claimed', turn: claimedTurn(parts, current, row, deltas) }
+  if (said.length > 0) await events.append(tx, run.id, said)
+  return { kind: 'claimed', run: current, row, lastSeq: row.last_seq + said.length }
 }
 
 /** A workflow that begins again meets results whose consequences have come about: outputs may be there by now. */
@@ -274,7 +276,7 @@ function claimedTurn(parts: Parts, run: RunRow, row: TurnRow, deltas: TurnDeltas
           ? await keepCalls(tx, run, row, toolStepId, end)
           : ({ kind: 'ended', status: end.incomplete ? 'incomplete' : 'completed' } as const)
         said.push(...(await settleRun(tx, current, row, outcome, end)))
-        await parts.events.append(tx, run.id, said, { last: outcome.kind === 'ended' })
+        await append(fenced, tx, said, { last: outcome.kind === 'ended' })
         return outcome
       })
     },
@@ -282,7 +284,7 @@ function claimedTurn(parts: Parts, run: RunRow, row: TurnRow, deltas: TurnDeltas
       return ending(fenced, async (tx, current, pending) => {
         if (usage) await insertUsage(tx, run, row, usage)
         // Before the message is put together from the log.
-        if (pending.length > 0) await parts.events.append(tx, run.id, pending)
+        if (pending.length > 0) await append(fenced, tx, pending)
         const ended = await endRun(tx, parts.events, current, how)
         const outcome = { kind: 'ended', status: ended.status } as const
         return outcome
@@ -317,8 +319,19 @@ async function structural(
         turn.row.turn,
       ])
     }
-    await turn.events.append(tx, turn.run.id, [...pending, ...events])
+    await append(turn, tx, [...pending, ...events])
   })
+}
+
+/** Among these may be deltas: the writer must know that they are in the log, should it have to look for its own. */
+async function append(
+  turn: FencedTurn,
+  tx: Tx,
+  events: RunEvent[],
+  options?: { last: boolean },
+): Promise<void> {
+  const seq = await turn.events.append(tx, turn.run.id, events, options)
+  tx.afterCommit(() => turn.deltas.advance(seq))
 }
 
 /** A transaction that gives the turn its result; one whose commit went through unheard is not made again. */

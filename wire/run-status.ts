@@ -9,8 +9,6 @@ const following = {
     'cancelled',
     'expired',
     'failed',
-    // The worker of a run can be replaced while it waits for nobody: a new attempt starts where it stands.
-    'in_progress',
   ],
   requires_action: ['queued', 'cancelling', 'cancelled', 'expired', 'failed'],
   cancelling: ['cancelled', 'completed', 'incomplete', 'failed', 'expired'],

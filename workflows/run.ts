@@ -14,6 +14,7 @@ import {
 } from '@temporalio/workflow'
 
 import type { RunEnd, TurnResult } from '../activities/index.ts'
+import { workerLost } from '../wire/failures.ts'
 import { modelPolicy, rows, toolPolicy } from './activities.ts'
 import { cancelRequested, toolOutputsSubmitted, type RunInput } from './messages.ts'
 
@@ -96,7 +97,10 @@ async function takeTurn(input: RunInput, turn: number): Promise<TurnResult> {
 
 function isWorkerLost(error: unknown): boolean {
   const cause = error instanceof ActivityFailure ? error.cause : undefined
-  return cause instanceof TimeoutFailure && cause.timeoutType === 'HEARTBEAT'
+  return (
+    (cause instanceof TimeoutFailure && cause.timeoutType === 'HEARTBEAT') ||
+    (cause instanceof ApplicationFailure && cause.type === workerLost)
+  )
 }
 
 /** The tools that are ours, side by side; where one fails the model is told so, by its output. */

@@ -52,8 +52,9 @@ export function idempotent(
     try {
       await next()
     } catch (error) {
-      // What was refused has changed nothing, so the same key may try again.
-      await idempotency.forget(projectId, key)
+      // What was refused has changed nothing, so the same key may try again. After anything else it is not known what was
+      // done: the key stays taken for a while.
+      if (error instanceof ApiError && error.status < 500) await idempotency.forget(projectId, key)
       throw error
     }
     const kept: Kept = ctx.state.stream ? { stream: ctx.state.stream } : { body: ctx.body }

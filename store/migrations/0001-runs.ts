@@ -201,6 +201,8 @@ CREATE TABLE outbox (
   created_at timestamptz NOT NULL DEFAULT now()
 );
 
+CREATE INDEX ON outbox (run_id);
+
 CREATE TABLE usage (
   run_id text NOT NULL,
   turn integer NOT NULL,

@@ -11,7 +11,7 @@ import {
 /** From the documentation of the life of a run: what may come right before each status. */
 const before: Record<RunStatus, RunStatus[]> = {
   queued: ['requires_action'],
-  in_progress: ['queued', 'in_progress'],
+  in_progress: ['queued'],
   requires_action: ['in_progress'],
   cancelling: ['queued', 'in_progress', 'requires_action'],
   completed: ['in_progress', 'cancelling'],
