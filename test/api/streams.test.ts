@@ -27,6 +27,18 @@ const message = [
 const completes = ['thread.message.completed', 'thread.run.step.completed']
 
 describe('the events of a run', () => {
+  test('whose thread is deleted end with an error, and not never', async () => {
+    server.model.script(stallAfter(1, 'Hello there.'))
+    const asked = server.model.called(server.model.calls + 1)
+    const thread = (await api.make('/threads')).id
+    const streaming = stream({}, thread)
+    await server.model.tokensOut(await asked, 1)
+    expect((await api.delete(`/threads/${thread}`)).status).toBe(200)
+    const { names, frames } = await streaming
+    expect(names.slice(-2)).toEqual(['error', 'done'])
+    expect(frames.at(-2)?.data.error.message).toContain('its thread was deleted')
+  })
+
   test('that answers', async () => {
     const { names, last, text } = await stream()
     expect(names).toEqual([...begins, ...message, ...completes, 'thread.run.completed', 'done'])

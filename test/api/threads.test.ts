@@ -33,6 +33,16 @@ describe('a thread', () => {
     expect((await api.post('/threads', undefined, { headers })).status).toBe(200)
   })
 
+  test('does not let its metadata grow past the limit by merging', async () => {
+    const pairs = (from: number, to: number) =>
+      Object.fromEntries(Array.from({ length: to - from }, (_, n) => [`k${from + n}`, 'v']))
+    const { id } = await api.make('/threads', { metadata: pairs(0, 16) })
+    const answer = await api.post(`/threads/${id}`, { metadata: pairs(16, 18) })
+    expect(answer.status).toBe(400)
+    expect(answer.body.error.param).toBe('metadata')
+    expect((await api.get(`/threads/${id}`)).body['metadata']).toEqual(pairs(0, 16))
+  })
+
   test('merges metadata in a modify, and keeps its resources where nothing is said', async () => {
     const { id } = await api.make('/threads', { metadata: { a: '1', b: '2' } })
     const changed = await api.make(`/threads/${id}`, { metadata: { b: null, c: '3' } })
