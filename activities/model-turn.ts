@@ -48,7 +48,7 @@ export function createModelTurn(deps: Deps) {
     } catch (error) {
       await turn.written()
       if (error instanceof FencedError) stop.because('replaced')
-      if (!stop.signal.aborted) throw asFailure(error, turn, context.info.attempt)
+      if (!stop.signal.aborted) throw await asFailure(error, turn, context.info.attempt)
     }
     return stopped(turn, stop.signal.reason as StopReason, answer.usage())
   }
@@ -239,12 +239,12 @@ function filtered(): ProviderError {
 }
 
 /** What Temporal is told: provider errors by their own rules, a wrong model name for good, and the rest again. */
-function asFailure(error: unknown, { run }: ClaimedTurn, attempt: number): unknown {
+async function asFailure(error: unknown, turn: ClaimedTurn, attempt: number): Promise<unknown> {
   if (error instanceof ProviderError) {
-    return failureOf(error, {
-      number: attempt,
-      remainingMs: run.expires_at.getTime() - Date.now(),
-    })
+    const remainingMs = turn.run.expires_at.getTime() - Date.now()
+    const { temporal, told } = failureOf(error, { number: attempt, remainingMs })
+    await turn.keepFailure(told)
+    return temporal
   }
   if (error instanceof UnknownModelError) {
     return ApplicationFailure.nonRetryable(error.message, 'invalid_prompt', error)

@@ -2,6 +2,7 @@ import { ApplicationFailure, ApplicationFailureCategory } from '@temporalio/comm
 import OpenAI, { APIConnectionError, APIError } from 'openai'
 
 import type { ModelRoute } from '../models.ts'
+import type { RunFailure } from '../store/rows.ts'
 import type {
   ChatCompletionChunk,
   ChatCompletionCreateParamsStreaming as ChatRequest,
@@ -66,11 +67,14 @@ export function createProvider(idleTimeoutMs: number): Provider {
 export class ProviderError extends Error {
   readonly code: 'server_error' | 'rate_limit_exceeded' | 'invalid_prompt'
   readonly retryable: boolean
+  /** The same without what the provider said, which may quote people. */
+  readonly summary: string
   /** Milliseconds that the provider asked us to wait. */
   readonly retryAfterMs: number | undefined
 
   constructor(given: {
     message: string
+    summary?: string
     code: ProviderError['code']
     retryable: boolean
     retryAfterMs?: number | undefined
@@ -78,33 +82,37 @@ export class ProviderError extends Error {
   }) {
     super(given.message, { cause: given.cause })
     this.name = 'ProviderError'
+    this.summary = given.summary ?? given.message
     this.code = given.code
     this.retryable = given.retryable
     this.retryAfterMs = given.retryAfterMs
   }
 }
 
-/** The error as Temporal retries it: after the time that the provider asked for, never past the run's deadline. */
+/**
+ * The error as Temporal retries it, after the time that the provider asked for and never past the run's deadline; and as
+ * the run's `last_error` tells it. Temporal's history is read by operators, so it gets the summary.
+ */
 export function failureOf(
   error: ProviderError,
   attempt: { number: number; remainingMs: number },
-): ApplicationFailure {
+): { temporal: ApplicationFailure; told: RunFailure } {
   const waitMs = error.retryAfterMs
   const isTooLate = waitMs !== undefined && waitMs >= attempt.remainingMs
   const retried = error.retryable && !isTooLate
   const tries = attempt.number === 1 ? 'once' : `${attempt.number} times`
-  const message = isTooLate
-    ? `${error.message} It asked to wait ${Math.ceil(waitMs / 1000)} s, which is past the run's deadline.`
-    : `${error.message} The call was tried ${tries}.`
-  return ApplicationFailure.create({
-    message,
+  const end = isTooLate
+    ? `It asked to wait ${Math.ceil(waitMs / 1000)} s, which is past the run's deadline.`
+    : `The call was tried ${tries}.`
+  const temporal = ApplicationFailure.create({
+    message: `${error.summary} ${end}`,
     type: error.code,
     nonRetryable: !retried,
     nextRetryDelay: retried ? waitMs : undefined,
     // A provider that is busy is no fault of ours: Temporal keeps it out of the error metrics.
     category: ApplicationFailureCategory.BENIGN,
-    cause: error,
   })
+  return { temporal, told: { code: error.code, message: `${error.message} ${end}` } }
 }
 
 /** The answer ended without saying why: the connection was closed in the middle, politely. */
@@ -132,6 +140,7 @@ function providerError(error: unknown): ProviderError {
   const said = reason instanceof Error ? reason.message : String(reason)
   return new ProviderError({
     message: `The connection to the model failed: ${said}.`,
+    summary: 'The connection to the model failed.',
     code: 'server_error',
     retryable: true,
     cause: error,
@@ -144,6 +153,7 @@ function httpError(error: APIError, status: number): ProviderError {
   const from = requestId ? `${status}, request ${requestId}` : `${status}`
   return new ProviderError({
     message: `The model's provider answered ${from}: ${detailOf(error)}`,
+    summary: `The model's provider answered ${from}.`,
     code: codeOf(error, status),
     retryable: isRetryable(error, status, headers),
     retryAfterMs: retryAfterMs(headers),

@@ -204,6 +204,8 @@ export interface TurnRow {
   /** Whether a client may have seen something of this generation. */
   emitted: boolean
   result: TurnResult | null
+  /** Why the last attempt failed, in full: what a provider says may quote people, so Temporal is told less. */
+  failure: RunFailure | null
 }
 
 /** How a model turn ended; kept with the turn, so that no finished model call is ever made twice. */

@@ -25,6 +25,7 @@ import type {
   RunStepRow,
   ThreadRow,
   ToolCallRow,
+  TurnRow,
   Usage,
 } from './rows.ts'
 import type { PendingCommand } from './outbox.ts'
@@ -129,7 +130,8 @@ export function createRuns(db: Db, events: EventLog, log: Logger): Runs {
     async end(runId, how) {
       const ended = await db.tx(async (tx) => {
         const run = await lockRun(tx, runId)
-        return run && !isTerminal(run.status) ? endRun(tx, events, run, how) : run
+        if (!run || isTerminal(run.status)) return run
+        return endRun(tx, events, run, await inFull(tx, runId, how))
       })
       if (ended) log.info({ run_id: runId, status: ended.status }, 'the run has ended')
       return ended?.status
@@ -249,6 +251,18 @@ export async function endRun(
   const events = [...closing, runEvent(`thread.run.${status}`, presentRun(ended))]
   await log.append(tx, run.id, events, { last: true })
   return ended
+}
+
+/** Temporal's history holds no more of a failure than its kind; the whole of it is kept with the turn. */
+async function inFull(tx: Tx, runId: string, how: RunEnd): Promise<RunEnd> {
+  if (how.status !== 'failed') return how
+  const [turn] = await tx.sql<Pick<TurnRow, 'failure'>>(
+    'SELECT failure FROM run_turns WHERE run_id = $1 ORDER BY turn DESC LIMIT 1',
+    [runId],
+  )
+  return turn?.failure && turn.failure.code === how.error?.code
+    ? { ...how, error: turn.failure }
+    : how
 }
 
 /** Closes the message and the steps that are in progress, and returns the events that say so. */

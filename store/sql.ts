@@ -44,6 +44,7 @@ const jsonColumns = new Set([
   'attachments',
   'command',
   'content',
+  'failure',
   'last_error',
   'metadata',
   'outputs',

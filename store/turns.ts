@@ -11,6 +11,7 @@ import type { EventLog } from './events.ts'
 import type {
   ContentPart,
   MessageRow,
+  RunFailure,
   RunRow,
   RunStepRow,
   ToolCallRow,
@@ -64,6 +65,8 @@ export interface ClaimedTurn extends Disposable {
   pushArguments(index: number, type: TurnCall['type'], text: string): void
   /** Resolves once clients can read all that was pushed: before an attempt that failed leaves its message to the next. */
   written(): Promise<void>
+  /** Keeps why this attempt failed: should it be the last, the run's `last_error` says so. */
+  keepFailure(failure: RunFailure): Promise<void>
   /** Keeps what the model has said, as its result and for ever; ends the run where nothing is left to do. */
   commit(end: TurnEnd): Promise<TurnResult>
   /** Ends the run in the middle of the turn: cancelled, or past its deadline. Counts what was used so far. */
@@ -261,6 +264,14 @@ function claimedTurn(parts: Parts, run: RunRow, row: TurnRow, deltas: TurnDeltas
       deltas.push({ of: 'arguments', stepId: toolStepId, index, type, text })
     },
     written: () => deltas.written(),
+    async keepFailure(failure) {
+      await outlasting(() =>
+        parts.db.sql(
+          'UPDATE run_turns SET failure = $4 WHERE run_id = $1 AND turn = $2 AND fence = $3',
+          [run.id, row.turn, row.fence, JSON.stringify(failure)],
+        ),
+      )
+    },
     async commit(end) {
       return ending(fenced, async (tx, current, pending) => {
         await insertUsage(tx, run, row, end.usage)

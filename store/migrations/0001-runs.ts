@@ -134,6 +134,7 @@ CREATE TABLE run_turns (
   fence integer NOT NULL DEFAULT 1,
   emitted boolean NOT NULL DEFAULT false,
   result jsonb,
+  failure jsonb,
   PRIMARY KEY (run_id, turn)
 ) WITH (fillfactor = 70);
 

@@ -225,28 +225,43 @@ describe('what Temporal is told', () => {
     })
 
   test('of an error that may go away: when to try again', () => {
-    const failure = failureOf(busy(2000), { number: 1, remainingMs: 60_000 })
+    const { temporal: failure } = failureOf(busy(2000), { number: 1, remainingMs: 60_000 })
     expect(failure).toMatchObject({
       type: 'rate_limit_exceeded',
       nonRetryable: false,
       nextRetryDelay: 2000,
       message: 'Busy. The call was tried once.',
     })
-    const later = failureOf(busy(), { number: 4, remainingMs: 60_000 })
+    const { temporal: later } = failureOf(busy(), { number: 4, remainingMs: 60_000 })
     expect(later.nextRetryDelay).toBeUndefined()
     expect(later.message).toBe('Busy. The call was tried 4 times.')
   })
 
   test('of a wait that is longer than the run may live: that there is no use', () => {
-    const failure = failureOf(busy(61_000), { number: 1, remainingMs: 60_000 })
+    const { temporal: failure } = failureOf(busy(61_000), { number: 1, remainingMs: 60_000 })
     expect(failure.nonRetryable).toBe(true)
     expect(failure.message).toContain("61 s, which is past the run's deadline")
   })
 
   test('of an error that stays: that it stays', () => {
     const error = new ProviderError({ message: 'No.', code: 'invalid_prompt', retryable: false })
-    const failure = failureOf(error, { number: 1, remainingMs: 60_000 })
+    const { temporal: failure } = failureOf(error, { number: 1, remainingMs: 60_000 })
     expect(failure).toMatchObject({ type: 'invalid_prompt', nonRetryable: true })
+  })
+
+  test('of what a provider said: the run is told it, and the history of operators is not', () => {
+    const error = new ProviderError({
+      message: "The model's provider answered 400: 'my secret' is too long.",
+      summary: "The model's provider answered 400.",
+      code: 'invalid_prompt',
+      retryable: false,
+    })
+    const { temporal, told } = failureOf(error, { number: 1, remainingMs: 60_000 })
+    expect(temporal.message).toBe("The model's provider answered 400. The call was tried once.")
+    expect(temporal.cause).toBeUndefined()
+    expect(told.message).toBe(
+      "The model's provider answered 400: 'my secret' is too long. The call was tried once.",
+    )
   })
 
   test('of an answer that just ended: that it was cut', () => {
