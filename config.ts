@@ -23,7 +23,10 @@ const Env = z.object({
 
   DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/ }).optional(),
   POSTGRES_PORT: port(5433),
-  TEMPORAL_ADDRESS: z.string().optional(),
+  TEMPORAL_ADDRESS: z
+    .string()
+    .regex(/^[^/\s]+:\d+$/, 'must be host:port, as in 127.0.0.1:7233')
+    .optional(),
   TEMPORAL_NAMESPACE: z.string().default('longrun'),
   TEMPORAL_TASK_QUEUE: z.string().default('runs'),
   TEMPORAL_PORT: port(7233),
@@ -60,6 +63,14 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     throw new Error(`The configuration is not usable:\n${lines.join('\n')}`)
   }
   const e = parsed.data
+  const unused = (['UPSTREAM_API_KEY', 'DEFAULT_MODEL'] as const).find(
+    (name) => e[name] !== undefined,
+  )
+  if (unused && !e.UPSTREAM_BASE_URL && !e.MODELS_FILE) {
+    throw new Error(
+      `${unused} is set, but no endpoint that it is for: set UPSTREAM_BASE_URL or MODELS_FILE`,
+    )
+  }
   return {
     role: e.ROLE,
     host: e.HOST,

@@ -163,7 +163,11 @@ function httpError(error: APIError, status: number): ProviderError {
 
 /** What the provider said, without the status that the package puts in front. */
 function detailOf(error: APIError): string {
-  const said = error.message.replace(/^\d{3} /, '').slice(0, 2000)
+  // Providers repeat a key that they refuse; clients of ours are not to have it.
+  const said = error.message
+    .replace(/^\d{3} /, '')
+    .replace(/\bsk-[\w-]{4,}/g, 'sk-***')
+    .slice(0, 2000)
   return /[.!?]$/.test(said) ? said : `${said}.`
 }
 

@@ -32,6 +32,8 @@ export interface EngineOptions {
 }
 
 const sweepMs = 1000
+/** A worker asks for work at least every minute; Temporal names those of the last five, dead ones too. */
+const pollsAgainWithinMs = 75_000
 
 export function openEngine(options: EngineOptions): Engine {
   const { log, namespace, taskQueue } = options
@@ -67,7 +69,10 @@ export function openEngine(options: EngineOptions): Engine {
             taskQueueType: 1,
           }),
         )
-        return pollers?.length ?? 0
+        const since = Date.now() - pollsAgainWithinMs
+        return (pollers ?? []).filter(
+          ({ lastAccessTime }) => Number(lastAccessTime?.seconds ?? 0) * 1000 > since,
+        ).length
       } catch {
         return undefined
       }

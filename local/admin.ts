@@ -61,7 +61,9 @@ async function act(
       if (!argument) throw new Error(usage)
       const revoked = await store.keys.revokeKey(argument)
       if (!revoked) throw new Error(`There is no key ${argument}; see: key list`)
-      return [`${revoked.id} is revoked.`]
+      return [
+        `${revoked.id} is revoked. A server that ever had a key stays closed to everybody without one.`,
+      ]
     }
     default:
       throw new Error(usage)

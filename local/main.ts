@@ -17,7 +17,16 @@ async function main(): Promise<void> {
   const parts = stack.use(await startParts(config, process.env, log, say))
   if (stop.aborted) return
   const serving = stack.use(await serve(config, parts.outside, log))
+  const patience = setTimeout(
+    () =>
+      say(
+        `Temporal at ${parts.outside.temporalAddress} does not answer yet (TEMPORAL_ADDRESS). ` +
+          `Runs are accepted meanwhile${serving.url ? ` at ${serving.url}` : ''}, and start when it does.`,
+      ),
+    temporalPatienceMs,
+  )
   await Promise.race([serving.working, aborted(stop)])
+  clearTimeout(patience)
   if (stop.aborted) return
 
   const tookS = (performance.now() - began) / 1000
@@ -27,6 +36,7 @@ async function main(): Promise<void> {
 }
 
 const impatienceMs = 500
+const temporalPatienceMs = 5000
 
 function say(line: string): void {
   process.stdout.write(`${line}\n`)

@@ -90,7 +90,7 @@ async function startModels(config: Config, env: NodeJS.ProcessEnv, stack: AsyncD
   }
   if (file || upstream) {
     const models = createModels({ file, upstream, defaultModel, env })
-    return { models, name: file ?? (upstream ? upstream.baseUrl : '') }
+    return { models, name: file ?? (upstream ? withoutPassword(upstream.baseUrl) : '') }
   }
   const demo = stack.use(await startDemoModel({ port: 0 }))
   const models = createModels({
@@ -102,10 +102,17 @@ async function startModels(config: Config, env: NodeJS.ProcessEnv, stack: AsyncD
   return { models, name: 'the demo model, which only shows how things work' }
 }
 
+function withoutPassword(address: string): string {
+  const url = new URL(address)
+  url.username = ''
+  url.password = ''
+  return url.href
+}
+
 /** A server that asks itself for answers would never end; people set OPENAI_BASE_URL to us and copy it here. */
 function isOurselves(baseUrl: string, config: Config): boolean {
   const { hostname, port } = new URL(baseUrl)
-  const loopback = ['127.0.0.1', 'localhost', '[::1]', config.host]
+  const loopback = ['127.0.0.1', 'localhost', '[::1]', '0.0.0.0', config.host]
   return loopback.includes(hostname) && Number(port || 80) === config.port
 }
 

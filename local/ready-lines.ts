@@ -39,7 +39,7 @@ export function readyLines({
 
 function keyLine({ isOpen }: Pick<Serving, 'isOpen'>): string {
   return isOpen
-    ? 'any: there are no keys, so everybody on this machine is let in (npm run admin -- key create)'
+    ? 'any text: there are no keys, so everybody on this machine is let in (npm run admin -- key create)'
     : 'one of yours (npm run admin -- key list)'
 }
 
