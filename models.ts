@@ -7,20 +7,28 @@ import { z } from 'zod'
  * `/chat/completions` will do. Read at boot from `MODELS_FILE`, or made of `UPSTREAM_BASE_URL` alone.
  */
 export interface Models {
-  /** Where the name is answered; never undefined, since unknown names pass through or go to the default. */
+  /** Where the name is answered: unknown names pass through or go to the default. Else throws an `UnknownModelError`. */
   resolve(name: string): Promise<ModelRoute>
+  /** The same, and undefined where no endpoint answers to the name. */
+  find(name: string): Promise<ModelRoute | undefined>
+  /** Where requests go that name no model: the endpoint of the default, else the first. Undefined where there is none. */
+  unnamed(): Endpoint | undefined
   /** The names to offer, for GET /v1/models. */
   list(): Promise<ListedModel[]>
 }
 
-export interface ModelRoute {
+export interface Endpoint {
+  /** Without a slash at its end. */
   baseUrl: string
   apiKey: string
+  quirks: Quirks
+}
+
+export interface ModelRoute extends Endpoint {
   /** The name at the endpoint. */
   upstreamName: string
   /** Tokens. */
   contextSize: number
-  quirks: Quirks
 }
 
 export interface ListedModel {
@@ -59,6 +67,8 @@ const ModelsFile = z.strictObject({
   ),
 })
 
+type FileModel = z.infer<typeof ModelsFile>['models'][number]
+
 export interface ModelsConfig {
   file: string | undefined
   upstream: { baseUrl: string; apiKey: string | undefined } | undefined | ''
@@ -93,17 +103,15 @@ function fromUpstream(
 ): Models {
   const apiKey = upstream.apiKey ?? 'none'
   const listed = cached(() => listUpstream(upstream.baseUrl, apiKey), listedForMs)
+  const endpoint = { baseUrl: upstream.baseUrl, apiKey, quirks: Quirks.parse({}) }
+  const resolve = async (name: string): Promise<ModelRoute> => {
+    const upstreamName = defaultModel && !(await knows(listed, name)) ? defaultModel : name
+    return { ...endpoint, upstreamName, contextSize: defaultContextSize }
+  }
   return {
-    async resolve(name) {
-      const upstreamName = defaultModel && !(await knows(listed, name)) ? defaultModel : name
-      return {
-        baseUrl: upstream.baseUrl,
-        apiKey,
-        upstreamName,
-        contextSize: defaultContextSize,
-        quirks: Quirks.parse({}),
-      }
-    },
+    resolve,
+    find: resolve,
+    unnamed: () => endpoint,
     list: async () => (await listed()) ?? [],
   }
 }
@@ -121,29 +129,42 @@ function fromFile(path: string, defaultModel: string | undefined, env: NodeJS.Pr
       throw new Error(`${path}: '${name}' takes its key from ${variable}, which is not set`)
     }
   }
+  const route = (name: string): ModelRoute | undefined => {
+    const asked = fallback === undefined || find(name) ? name : fallback
+    const model = find(asked)
+    if (!model) return undefined
+    const ownName = model.name.includes('*') ? asked : model.name
+    return {
+      ...endpointOf(model, env),
+      upstreamName: model.upstream_name ?? ownName,
+      contextSize: model.context_size,
+    }
+  }
   return {
     async resolve(name) {
-      const asked = fallback === undefined || find(name) ? name : fallback
-      const model = find(asked)
-      if (!model)
-        throw new UnknownModelError(
-          name,
-          models.map((one) => one.name),
-        )
-      const ownName = model.name.includes('*') ? asked : model.name
-      const key = model.api_key_env ? env[model.api_key_env] : model.api_key
-      return {
-        baseUrl: model.base_url.replace(/\/+$/, ''),
-        apiKey: key ?? 'none',
-        upstreamName: model.upstream_name ?? ownName,
-        contextSize: model.context_size,
-        quirks: model.quirks,
-      }
+      const found = route(name)
+      if (found) return found
+      const known = models.map((one) => one.name)
+      throw new UnknownModelError(name, known)
+    },
+    find: async (name) => route(name),
+    unnamed() {
+      const model = fallback === undefined ? models[0] : find(fallback)
+      return model && endpointOf(model, env)
     },
     list: async () =>
       models
         .filter(({ name }) => !name.includes('*'))
         .map(({ name }) => ({ id: name, created: 0, ownedBy: 'longrun' })),
+  }
+}
+
+function endpointOf(model: FileModel, env: NodeJS.ProcessEnv): Endpoint {
+  const key = model.api_key_env ? env[model.api_key_env] : model.api_key
+  return {
+    baseUrl: model.base_url.replace(/\/+$/, ''),
+    apiKey: key ?? 'none',
+    quirks: model.quirks,
   }
 }
 

@@ -183,14 +183,17 @@ export type ChatServer = AsyncDisposable & {
   close: () => Promise<void>
 }
 
-const LARGEST_BODY_BYTES = 128 * 1024 * 1024
-
-/** Serves `POST /v1/chat/completions` by `complete`, and `GET /v1/models`, on loopback. */
-export async function serveChatCompletions(options: {
+type ServerOptions = {
   port: number
   models: string[]
   complete(exchange: Exchange): Promise<void>
-}): Promise<ChatServer> {
+  other?(request: IncomingMessage, response: ServerResponse): Promise<void>
+}
+
+const LARGEST_BODY_BYTES = 128 * 1024 * 1024
+
+/** Serves `POST /v1/chat/completions` by `complete`, `GET /v1/models`, and all else by `other` or not at all; on loopback. */
+export async function serveChatCompletions(options: ServerOptions): Promise<ChatServer> {
   const server = createServer((request, response) => {
     answer(request, response, options).catch((error: unknown) => answerError(response, error))
   })
@@ -240,7 +243,7 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,
-  options: { models: string[]; complete(exchange: Exchange): Promise<void> },
+  options: ServerOptions,
 ): Promise<void> {
   const path = (request.url ?? '/').split('?')[0] ?? '/'
   const route = `${request.method} ${path}`
@@ -257,6 +260,7 @@ async function answer(
     const facts = { message: `The model '${id}' does not exist`, code: 'model_not_found' }
     return sendJson(response, 404, errorBody({ ...facts, param: 'model' }))
   }
+  if (options.other) return options.other(request, response)
   return sendJson(response, 404, errorBody({ message: `Unknown request URL: ${route}.` }))
 }
 

@@ -41,6 +41,7 @@ describe('an upstream alone', () => {
   test('answers to every name', async () => {
     const { url: baseUrl } = await upstream('a')
     const models = createModels(config({ upstream: { baseUrl, apiKey: 'sk-a' } }))
+    expect(await models.find('whatever')).toEqual(await models.resolve('whatever'))
     expect(await models.resolve('whatever')).toEqual({
       baseUrl,
       apiKey: 'sk-a',
@@ -67,6 +68,12 @@ describe('an upstream alone', () => {
     )
     expect((await models.resolve('gpt-4o')).upstreamName).toBe('gpt-4o')
     expect(await models.list()).toEqual([])
+  })
+
+  test('answers to requests that name no model', async () => {
+    const { url: baseUrl } = await upstream('a')
+    const models = createModels(config({ upstream: { baseUrl, apiKey: 'sk-a' } }))
+    expect(models.unnamed()).toEqual({ baseUrl, apiKey: 'sk-a', quirks: noQuirks })
   })
 
   test('lists what it lists', async () => {
@@ -140,6 +147,8 @@ describe('a file', () => {
     await expect(models.resolve('gpt-4o')).rejects.toThrow(
       "The model 'gpt-4o' is not in the models file, which names: llama3, phi.",
     )
+    expect(await models.find('gpt-4o')).toBeUndefined()
+    expect(await models.find('phi')).toEqual(await models.resolve('phi'))
   })
 
   test('may have a default for such names, or get one from outside', async () => {
@@ -167,6 +176,17 @@ describe('a file', () => {
     const models = await fromFile({ default: 'llama3', models: [{ ...local, name: 'llama*' }] })
     expect((await models.resolve('gpt-4o')).upstreamName).toBe('llama3')
     expect((await models.resolve('llama2')).upstreamName).toBe('llama2')
+  })
+
+  test('has an endpoint for requests that name no model: the default one, or else the first', async () => {
+    const remote = { name: 'gpt-*', base_url: 'https://models.example/v1', api_key: 'sk-file' }
+    const first = { baseUrl: 'http://127.0.0.1:11434/v1', apiKey: 'none', quirks: noQuirks }
+    const second = { baseUrl: 'https://models.example/v1', apiKey: 'sk-file', quirks: noQuirks }
+    expect((await fromFile({ models: [local, remote] })).unnamed()).toEqual(first)
+    expect((await fromFile({ models: [local, remote], default: 'gpt-4o' })).unnamed()).toEqual(
+      second,
+    )
+    expect((await fromFile({ models: [] })).unnamed()).toBeUndefined()
   })
 
   test('lists its names, without the patterns', async () => {

@@ -253,6 +253,42 @@ test('respond chooses by the prompt, and the queue goes first', async () => {
   expect(model.requests[1]?.body.stream).toBe(true)
 })
 
+describe('other endpoints', () => {
+  test('are answered by their handlers, and their requests are kept', async () => {
+    model.serve('POST /embeddings', (request) => ({ object: 'list', data: [], ...request.json() }))
+    const answer = await client.embeddings.create({ model: 'm', input: 'a' })
+    expect(answer).toMatchObject({ data: [], model: 'm', input: 'a' })
+    const [request] = model.served
+    expect(request?.route).toBe('POST /embeddings')
+    expect(request?.headers.authorization).toBe('Bearer sk-test')
+    expect(await request?.closed).toBe('finished')
+    expect(model.calls).toBe(0)
+  })
+
+  test('may have any part in their path, and the newest handler goes first', async () => {
+    model.serve('GET /responses/*', () => ({ id: 'any', output: [] }))
+    model.serve('GET /responses/b', () => ({ id: 'b', output: [] }))
+    expect((await client.responses.retrieve('a')).id).toBe('any')
+    expect((await client.responses.retrieve('b')).id).toBe('b')
+    await expect(client.responses.inputItems.list('a')).rejects.toMatchObject({ status: 404 })
+  })
+
+  test('without a handler are not there', async () => {
+    await expect(client.moderations.create({ input: 'a' })).rejects.toThrow(
+      'The scripted model does not serve POST /moderations.',
+    )
+  })
+
+  test('may be answered byte by byte, and notice who goes away', async () => {
+    model.serve('POST /audio/speech', (_, response) => void response.write('a'))
+    const control = new AbortController()
+    const body = { model: 'm', voice: 'alloy', input: 'a' }
+    await client.audio.speech.create(body, { signal: control.signal })
+    control.abort()
+    expect(await model.served[0]?.closed).toBe('closed by the client')
+  })
+})
+
 test('a closed model frees its port and drops who is connected', async () => {
   model.script(silence())
   const answer = ask()

@@ -11,6 +11,7 @@ import {
   serveChatCompletions,
   startStream,
 } from '../../local/chat-completions.ts'
+import { createEndpoints, type EndpointHandler, type EndpointRequest } from './model-endpoints.ts'
 import type { IncomingHttpHeaders, ServerResponse } from 'node:http'
 import type {
   ChunkEncoder,
@@ -33,10 +34,12 @@ export async function startScriptedModel(
   const queue: Step[] = []
   const watchers = new Watchers()
   let respond: Respond | null = null
+  const endpoints = createEndpoints()
 
   const server = await serveChatCompletions({
     port,
     models,
+    other: endpoints.answer,
     async complete(exchange) {
       const request = new ModelRequest(requests.length + 1, exchange, watchers)
       requests.push(request)
@@ -55,6 +58,8 @@ export async function startScriptedModel(
     },
     script: (...steps) => void queue.push(...steps),
     respond: (handler) => void (respond = handler),
+    serve: endpoints.serve,
+    served: endpoints.requests,
     called: (n) => watchers.until(() => requests[n - 1]),
     tokensOut: (request, n) =>
       watchers.until(() => (request.tokens >= n || request.isOver ? request : undefined)),
@@ -75,6 +80,10 @@ export type ScriptedModel = AsyncDisposable & {
   script(...steps: Step[]): void
   /** Chooses the step by the request, for instance by what its prompt says; `n` counts from 1. */
   respond(handler: Respond): void
+  /** Answers another endpoint, by `'POST /embeddings'` and the like; `*` stands for one part of a path. */
+  serve(route: string, handler: EndpointHandler): void
+  /** Every request of another endpoint, in order of arrival. */
+  served: EndpointRequest[]
   /** The n-th request (from 1), as soon as it has arrived. */
   called(n: number): Promise<ModelRequest>
   /** When `n` tokens of the answer have been written, or the exchange is over before that. */

@@ -1,0 +1,100 @@
+import type { Readable } from 'node:stream'
+import { text as textIn } from 'node:stream/consumers'
+
+import { z } from 'zod'
+
+import type { Endpoint } from '../../models.ts'
+import type { PassedObjectRow } from '../../store/passed-objects.ts'
+import { brokenUpstream } from '../../wire/errors.ts'
+import { DEFAULT_PAGE_SIZE, MAX_MODEL_CHARS, MAX_PAGE_SIZE } from '../../wire/limits.ts'
+import { page } from '../../wire/page.ts'
+import type { ApiDeps } from '../app.ts'
+import type { Context } from '../context.ts'
+import { onClose } from '../run-stream.ts'
+import { parseQuery, queryInteger, text } from '../validation.ts'
+import { sentHeaders } from './headers.ts'
+import { jsonIn } from './json.ts'
+import { askUpstream } from './upstream.ts'
+
+/**
+ * The list of a project's stored chat completions. Endpoints know our key and not our projects, so the list is ours, and
+ * each completion on it is asked for where it was made. One that its endpoint has no more is left out, and forgotten.
+ */
+export function storedCompletions(
+  { store }: Pick<ApiDeps, 'store'>,
+  endpointOf: (row: PassedObjectRow) => Promise<Endpoint | undefined>,
+) {
+  return async (ctx: Context): Promise<void> => {
+    const { limit, order, after, model, ...others } = parseQuery(ListCompletions, ctx.query)
+    const wanted = metadataOf(others)
+    const { signal } = onClose(ctx)
+    const found: Completion[] = []
+    let cursor = after
+    let hasMoreRows = true
+    while (hasMoreRows && found.length <= limit) {
+      const rows = await store.passedObjects.list(ctx.state.projectId, 'chat.completion', {
+        limit: limit + 1,
+        order,
+        after: cursor,
+        model,
+      })
+      const completions = await Promise.all(rows.map((row) => read(ctx, row, signal)))
+      found.push(...completions.filter((one) => one !== undefined).filter(isTagged(wanted)))
+      cursor = rows.at(-1)?.id
+      hasMoreRows = rows.length > limit
+    }
+    ctx.body = page(found.slice(0, limit), found.length > limit)
+  }
+
+  async function read(
+    ctx: Context,
+    row: PassedObjectRow,
+    signal: AbortSignal,
+  ): Promise<Completion | undefined> {
+    const endpoint = await endpointOf(row)
+    if (!endpoint) return undefined
+    const path = `chat/completions/${encodeURIComponent(row.id)}`
+    const headers = sentHeaders({ accept: 'application/json' }, undefined)
+    const request = { method: 'GET', path, headers, body: undefined }
+    const answer = await askUpstream(endpoint, request, signal)
+    if (answer.status === 200) return completionIn(answer.body)
+    answer.body.destroy()
+    if (answer.status !== 404) throw brokenUpstream(`answered with the status ${answer.status}`)
+    await store.passedObjects.forget(ctx.state.projectId, row.id)
+    return undefined
+  }
+}
+
+/** Oldest first, other than all lists of the Assistants API. */
+const ListCompletions = z.looseObject({
+  limit: queryInteger(1, MAX_PAGE_SIZE).default(DEFAULT_PAGE_SIZE),
+  order: z.enum(['asc', 'desc']).default('asc'),
+  after: text(512).optional(),
+  model: text(MAX_MODEL_CHARS).optional(),
+})
+
+const Completion = z.looseObject({
+  id: z.string(),
+  metadata: z.record(z.string(), z.unknown()).nullish(),
+})
+type Completion = z.infer<typeof Completion>
+
+/** Without the cause of what is no JSON: it quotes what was written. */
+async function completionIn(body: Readable): Promise<Completion> {
+  const source = await textIn(body).catch(() => '')
+  const { data } = Completion.safeParse(jsonIn(source))
+  if (!data) throw brokenUpstream('did not answer with a chat completion')
+  return data
+}
+
+/** `metadata[key]=value` */
+function metadataOf(query: Record<string, unknown>): [string, unknown][] {
+  return Object.entries(query).flatMap(([name, value]) => {
+    const key = /^metadata\[(.+)\]$/.exec(name)?.[1]
+    return key === undefined ? [] : [[key, value]]
+  })
+}
+
+function isTagged(wanted: [string, unknown][]) {
+  return ({ metadata }: Completion) => wanted.every(([key, value]) => metadata?.[key] === value)
+}
