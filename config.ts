@@ -1,4 +1,5 @@
 import { loadClientConnectConfig } from '@temporalio/envconfig'
+import { join } from 'node:path'
 import { z } from 'zod'
 
 /**
@@ -18,6 +19,14 @@ const Env = z.object({
   HOST: z.string().default('127.0.0.1'),
   PORT: port(3000),
   DATA_DIR: z.string().default('.data'),
+  FILES_DIR: z.string().optional(),
+  FILES_DOWNLOAD: z.enum(['all', 'outputs']).default('all'),
+  FILES_S3_BUCKET: z.string().optional(),
+  FILES_S3_PREFIX: z.string().optional(),
+  FILES_S3_REGION: z.string().optional(),
+  FILES_S3_ENDPOINT: url.optional(),
+  FILES_S3_ACCESS_KEY_ID: z.string().optional(),
+  FILES_S3_SECRET_ACCESS_KEY: z.string().optional(),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('warn'),
   ADMIN_KEY: z.string().min(16).optional(),
 
@@ -72,6 +81,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     )
   }
   return {
+    files: filesOf(e),
     role: e.ROLE,
     host: e.HOST,
     port: e.PORT,
@@ -108,6 +118,39 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
     shutdownGraceMs: e.SHUTDOWN_GRACE_S * 1000,
   }
 }
+
+function filesOf(e: z.infer<typeof Env>) {
+  const { FILES_S3_BUCKET: bucket, FILES_S3_ACCESS_KEY_ID: id, FILES_S3_SECRET_ACCESS_KEY: key } = e
+  const unused = s3Names.find((name) => e[name] !== undefined)
+  if (unused && !bucket) throw new Error(`${unused} is set, but no bucket: set FILES_S3_BUCKET`)
+  if ((id === undefined) !== (key === undefined)) {
+    throw new Error(
+      'FILES_S3_ACCESS_KEY_ID and FILES_S3_SECRET_ACCESS_KEY belong together: set both, or neither for what the AWS SDK finds',
+    )
+  }
+  return {
+    dir: e.FILES_DIR ?? join(e.DATA_DIR, 'files'),
+    downloadsInputs: e.FILES_DOWNLOAD === 'all',
+    s3:
+      bucket === undefined
+        ? undefined
+        : {
+            bucket,
+            prefix: e.FILES_S3_PREFIX ?? '',
+            region: e.FILES_S3_REGION,
+            endpoint: e.FILES_S3_ENDPOINT,
+            credentials: id && key ? { accessKeyId: id, secretAccessKey: key } : undefined,
+          },
+  }
+}
+
+const s3Names = [
+  'FILES_S3_PREFIX',
+  'FILES_S3_REGION',
+  'FILES_S3_ENDPOINT',
+  'FILES_S3_ACCESS_KEY_ID',
+  'FILES_S3_SECRET_ACCESS_KEY',
+] as const
 
 function definedOf(env: Record<string, string | undefined>): Record<string, string> {
   return Object.fromEntries(

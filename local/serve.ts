@@ -9,6 +9,7 @@ import { connectPatiently } from '../engine/connection.ts'
 import { openEngine } from '../engine/index.ts'
 import type { Logger } from '../log.ts'
 import type { Models } from '../models.ts'
+import { openBlobs } from '../store/blobs.ts'
 import { openStore } from '../store/index.ts'
 import { startWorker, type RunWorker } from '../worker/index.ts'
 import { prepareNamespace } from './temporal.ts'
@@ -38,7 +39,8 @@ const workerRestartMs = 1000
  */
 export async function serve(config: Config, outside: Outside, log: Logger): Promise<Serving> {
   await using stack = new AsyncDisposableStack()
-  const store = stack.use(await openStore({ databaseUrl: outside.databaseUrl, log }))
+  const blobs = stack.use(await openBlobs(config.files))
+  const store = stack.use(await openStore({ databaseUrl: outside.databaseUrl, log, blobs }))
   const { namespace, taskQueue } = config.temporal
   const { id: defaultProjectId } = await store.keys.defaultProject()
   const access = {
@@ -124,6 +126,7 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
             port: config.port,
             graceMs: config.shutdownGraceMs,
             runExpiresAfterS: config.runs.expiresAfterS,
+            downloadsInputs: config.files.downloadsInputs,
             inspectUrl: (runId) =>
               outside.temporalUiUrl &&
               `${outside.temporalUiUrl}/namespaces/${namespace}/workflows/${runId}`,

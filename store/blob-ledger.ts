@@ -1,0 +1,151 @@
+import { createHash, randomUUID } from 'node:crypto'
+import type { Readable } from 'node:stream'
+
+import type { Logger } from '../log.ts'
+import type { Blobs, ByteRange } from './blobs.ts'
+import type { Db, Tx } from './db.ts'
+
+/** Any source of bytes: a stream of the file system or of a request, or a generator. */
+export type Source = AsyncIterable<Uint8Array>
+
+/** Bytes that are safe and that no row names yet. Disposing removes them unless a row has been made for them. */
+export interface Written extends AsyncDisposable {
+  key: string
+  /** How many. */
+  bytes: number
+  /** Of the bytes; sha256 unless another was asked for. */
+  digest: Buffer
+}
+
+/**
+ * Which bytes belong to nobody. A key is written down before its bytes are and struck out in the transaction that makes the
+ * row which names it, so whatever dies in between leaves a note of what to remove.
+ */
+export interface BlobLedger extends AsyncDisposable {
+  /** Throws what `source` throws; nothing stays then. */
+  write(source: Source, hash?: 'sha256' | 'md5'): Promise<Written>
+  /** To be called in the transaction that names the key. */
+  adopt(tx: Tx, written: Written): Promise<void>
+  /** Throws MissingBlob. */
+  read(key: string, range?: ByteRange): Promise<Readable>
+  /** Removes what belongs to nobody; several processes may do so at once. */
+  sweep(): Promise<void>
+  /** The same, soon and off the caller's path. */
+  sweepSoon(): void
+}
+
+/** A writer that is not heard for this long has died. */
+const leaseMs = 300_000
+const renewMs = leaseMs / 5
+const batch = 500
+
+export function createBlobLedger(db: Db, blobs: Blobs, log: Logger): BlobLedger {
+  let sweeping: Promise<void> | undefined
+  let again = false
+
+  async function remove(key: string): Promise<void> {
+    await blobs.delete(key)
+    await db.sql('DELETE FROM loose_blobs WHERE blob = $1 AND written_until IS NULL', [key])
+  }
+
+  /** Not where a row has been made after all: whether a commit that was not heard took place shows in the ledger. */
+  async function giveUp(key: string): Promise<void> {
+    const [loose] = await db.sql(
+      'UPDATE loose_blobs SET written_until = NULL WHERE blob = $1 RETURNING blob',
+      [key],
+    )
+    if (loose) await remove(key)
+  }
+
+  async function sweep(): Promise<void> {
+    await db.sql('UPDATE loose_blobs SET written_until = NULL WHERE written_until < now()')
+    let kept = 0
+    let reason: unknown
+    for (let last = ''; ;) {
+      const rows = await db.sql<{ blob: string }>(
+        `SELECT blob FROM loose_blobs WHERE written_until IS NULL AND blob > $1 ORDER BY blob LIMIT ${batch}`,
+        [last],
+      )
+      for (const { blob } of rows) {
+        // One that cannot be removed must not keep the others from it.
+        await remove(blob).catch((error: unknown) => {
+          kept += 1
+          reason = error
+        })
+      }
+      if (rows.length < batch) break
+      last = rows.at(-1)?.blob ?? last
+    }
+    if (kept > 0) {
+      log.warn({ err: reason, kept }, 'bytes of files could not be removed; it is tried again')
+    }
+  }
+
+  return {
+    async write(source, hash = 'sha256') {
+      const key = randomUUID().replaceAll('-', '')
+      await db.sql(`INSERT INTO loose_blobs (blob, written_until) VALUES ($1, ${leaseEnd})`, [key])
+      const renewal = setInterval(() => {
+        const renew = `UPDATE loose_blobs SET written_until = ${leaseEnd} WHERE blob = $1 AND written_until IS NOT NULL`
+        // Where none gets through for the length of the lease the bytes cannot be adopted, which says so.
+        db.sql(renew, [key]).catch(() => {})
+      }, renewMs)
+      const dispose = async (): Promise<void> => {
+        clearInterval(renewal)
+        // The sweep does it where this fails, and the caller has better news to tell.
+        await giveUp(key).catch(() => {})
+      }
+      const measure = createMeasure(source, hash)
+      try {
+        await blobs.put(key, measure.bytes)
+      } catch (error) {
+        await dispose()
+        throw error
+      }
+      return { key, ...measure.result(), [Symbol.asyncDispose]: dispose }
+    },
+    async adopt(tx, { key }) {
+      const [mine] = await tx.sql(
+        'DELETE FROM loose_blobs WHERE blob = $1 AND written_until IS NOT NULL RETURNING blob',
+        [key],
+      )
+      if (!mine) throw new Error(`The bytes ${key} were given up before a row named them`)
+    },
+    read: (key, range) => blobs.get(key, range),
+    sweep,
+    sweepSoon() {
+      again = true
+      sweeping ??= (async () => {
+        while (again) {
+          again = false
+          await sweep().catch((error: unknown) =>
+            log.warn({ err: error }, 'the bytes of files could not be swept; it is tried again'),
+          )
+        }
+        sweeping = undefined
+      })()
+    },
+    async [Symbol.asyncDispose]() {
+      await sweeping
+    },
+  }
+}
+
+const leaseEnd = `now() + interval '${leaseMs} milliseconds'`
+
+/** Counts and hashes on the way through. */
+function createMeasure(source: Source, algorithm: string) {
+  const hash = createHash(algorithm)
+  let bytes = 0
+  async function* through(): AsyncGenerator<Uint8Array> {
+    for await (const chunk of source) {
+      bytes += chunk.length
+      hash.update(chunk)
+      yield chunk
+    }
+  }
+  return {
+    bytes: through(),
+    result: () => ({ bytes, digest: hash.digest() }),
+  }
+}
