@@ -61,9 +61,15 @@ const name = text(MAX_FUNCTION_NAME_CHARS, 1).regex(/^[a-zA-Z0-9_-]+$/)
 
 export const CodeInterpreterTool = z.strictObject({ type: z.literal('code_interpreter') })
 
+/** The published schema forgot it; the live service put it into every answer, which clients send back. */
+const HybridSearch = z.strictObject({
+  embedding_weight: z.number().min(0).max(1),
+  text_weight: z.number().min(0).max(1),
+})
 const RankingOptions = z.strictObject({
   ranker: z.enum(['auto', 'default_2024_08_21']).optional(),
   score_threshold: z.number().min(0).max(1),
+  hybrid_search: HybridSearch.nullish(),
 })
 const FileSearchOptions = z.strictObject({
   max_num_results: integer(1, MAX_FILE_SEARCH_RESULTS).optional(),
@@ -80,7 +86,10 @@ const FunctionDefinition = z.strictObject({
   parameters: z.record(z.string(), z.unknown()).optional(),
   strict: z.boolean().nullish(),
 })
-const FunctionTool = z.strictObject({ type: z.literal('function'), function: FunctionDefinition })
+export const FunctionTool = z.strictObject({
+  type: z.literal('function'),
+  function: FunctionDefinition,
+})
 
 export const Tool = z.discriminatedUnion('type', [
   CodeInterpreterTool,
@@ -230,7 +239,11 @@ export type Ties = [
   Holds<SameKeys<Official.FileSearchTool, z.input<typeof FileSearchTool>>>,
   Holds<SameKeys<Official.FileSearchTool.FileSearch, z.input<typeof FileSearchOptions>>>,
   Holds<
-    SameKeys<Official.FileSearchTool.FileSearch.RankingOptions, z.input<typeof RankingOptions>>
+    SameKeys<
+      Official.FileSearchTool.FileSearch.RankingOptions,
+      z.input<typeof RankingOptions>,
+      'hybrid_search'
+    >
   >,
   Holds<SameKeys<Official.FunctionTool, z.input<typeof FunctionTool>>>,
   Holds<SameKeys<Official.FunctionDefinition, z.input<typeof FunctionDefinition>>>,

@@ -1,5 +1,5 @@
-import type { ToolResources as StoredResources, ToolRow } from '../store/rows.ts'
-import { ApiError } from '../wire/errors.ts'
+import type { NamedResources } from '../store/resources.ts'
+import type { ToolRow } from '../store/rows.ts'
 import type { Tool, ToolResources } from './assistants.schema.ts'
 
 /** A tool as the original echoed it: with the defaults that the client left out (spec D12, D13). */
@@ -17,6 +17,7 @@ export function filledTool(tool: Tool): ToolRow {
           ranking_options: {
             ranker: ranker ?? 'default_2024_08_21',
             score_threshold: ranking?.score_threshold ?? 0,
+            hybrid_search: ranking?.hybrid_search ?? null,
           },
         },
       }
@@ -40,20 +41,21 @@ export function filledTool(tool: Tool): ToolRow {
   }
 }
 
-/** What is kept of the resources that a client names. A tool's entry replaces the one before; an empty one says nothing. */
-export function storedResources(given: ToolResources | null | undefined): StoredResources {
+/** The resources that a client names. A tool's entry replaces the one before; an empty one says nothing. */
+export function namedResources(given: ToolResources | null | undefined): NamedResources {
   const fileIds = given?.code_interpreter?.file_ids
-  const search = given?.file_search
-  if (search?.vector_stores !== undefined) {
-    throw new ApiError(400, 'Vector stores are not available on this server yet.', {
-      param: 'tool_resources.file_search.vector_stores',
-      code: 'unsupported_parameter',
-    })
-  }
+  const { vector_store_ids: ids, vector_stores: [helper] = [] } = given?.file_search ?? {}
   return {
     ...(fileIds && { code_interpreter: { file_ids: fileIds } }),
-    ...(search?.vector_store_ids && {
-      file_search: { vector_store_ids: search.vector_store_ids },
+    ...(ids && { file_search: { vector_store_ids: ids } }),
+    ...(helper && {
+      file_search: {
+        new_store: {
+          file_ids: helper.file_ids ?? [],
+          chunking_strategy: helper.chunking_strategy ?? { type: 'auto' },
+          metadata: helper.metadata ?? {},
+        },
+      },
     }),
   }
 }

@@ -1,10 +1,10 @@
 import { threadLockedForMessage } from '../wire/errors.ts'
 import type { Db } from './db.ts'
 import type { MessageRow, RunRow, ToolCallRow } from './rows.ts'
-import { insertMessages, lockThread, type NewMessage } from './runs.ts'
+import { addMessages, lockedThread, type NewMessage } from './thread-rows.ts'
 
 export interface Messages {
-  /** Throws notFound(thread) and threadLockedForMessage. */
+  /** Throws notFound(thread), noSuchFile and threadLockedForMessage. */
   create(projectId: string, threadId: string, message: NewMessage): Promise<MessageRow>
   /** The newest messages of a run's thread that a model may be shown, oldest first, up to `limit`. */
   newest(run: Pick<RunRow, 'thread_id' | 'id'>, limit: number): Promise<MessageRow[]>
@@ -16,13 +16,15 @@ export function createMessages(db: Db): Messages {
   return {
     create: (projectId, threadId, message) =>
       db.tx(async (tx) => {
-        await lockThread(tx, projectId, threadId)
+        const thread = await lockedThread(tx, projectId, threadId, [message])
         const [active] = await tx.sql<RunRow>(
           'SELECT id FROM runs WHERE thread_id = $1 AND holds_lock',
           [threadId],
         )
         if (active) throw threadLockedForMessage(threadId, active.id)
-        const [row] = await insertMessages(tx.sql, projectId, threadId, [message])
+        const {
+          messages: [row],
+        } = await addMessages(tx, thread, [message])
         if (!row) throw new Error('INSERT INTO messages returned no row')
         return row
       }),

@@ -29,7 +29,15 @@ import type {
   Usage,
 } from './rows.ts'
 import type { PendingCommand } from './outbox.ts'
+import { settleResources, type NamedResources } from './resources.ts'
 import { assignments, insert } from './sql.ts'
+import {
+  addMessages,
+  insertThread,
+  lockedThread,
+  type NewMessage,
+  type NewThread,
+} from './thread-rows.ts'
 
 /** What a client asks for; what it leaves out is the assistant's. */
 export type NewRun = Pick<
@@ -59,12 +67,8 @@ export type NewRun = Pick<
     >
   >
   additionalInstructions: string | null
-  toolResources?: RunRow['tool_resources']
+  toolResources?: NamedResources
 }
-
-export type NewMessage = Pick<MessageRow, 'id' | 'role' | 'content' | 'attachments' | 'metadata'>
-
-export type NewThread = Pick<ThreadRow, 'id' | 'tool_resources' | 'metadata'>
 
 /** How a run ends that no model turn has ended. */
 export interface RunEnd {
@@ -76,7 +80,8 @@ export interface RunEnd {
 export interface Runs {
   /**
    * Adds the messages and the run to a thread, which is created first when it is given whole: rows, events and the start
-   * command in one transaction; the command is returned, to be delivered at once. Throws notFound(thread | assistant) and threadLockedForRun.
+   * command in one transaction; the command is returned, to be delivered at once. Throws notFound(thread | assistant),
+   * noSuchFile, vectorStoreNotFound and threadLockedForRun.
    */
   create(
     run: NewRun,
@@ -331,28 +336,22 @@ async function createRun(
   tx: Tx,
   log: EventLog,
   run: NewRun,
-  thread: NewThread | ThreadRow['id'],
+  target: NewThread | ThreadRow['id'],
   messages: NewMessage[],
 ): Promise<PendingCommand> {
-  const events: RunEvent[] = []
-  let threadId: ThreadRow['id']
-  if (typeof thread === 'string') {
-    threadId = await lockThread(tx, run.project_id, thread)
-  } else {
-    const [row] = await insert<ThreadRow>(tx.sql, 'threads', [
-      { ...thread, project_id: run.project_id },
-    ])
-    threadId = thread.id
-    if (row) events.push(runEvent('thread.created', presentThread(row)))
-  }
-  const [assistant] = await tx.sql<AssistantRow>(
-    'SELECT * FROM assistants WHERE id = $1 AND project_id = $2',
+  const isNew = typeof target !== 'string'
+  const thread = isNew
+    ? await insertThread(tx, run.project_id, target, messages)
+    : await lockedThread(tx, run.project_id, target, messages)
+  const [assistant] = await tx.sql<AssistantRow & Pick<RunRow, 'file_ids'>>(
+    `SELECT *, (SELECT coalesce(jsonb_agg(file_id ORDER BY seq), '[]') FROM assistant_files
+       WHERE assistant_id = a.id) AS file_ids FROM assistants a WHERE id = $1 AND project_id = $2`,
     [run.assistant_id, run.project_id],
   )
   if (!assistant) throw notFound('assistant', run.assistant_id)
 
-  const row = await insertRun(tx, run, threadId, assistant)
-  await insertMessages(tx.sql, run.project_id, threadId, messages)
+  const row = await insertRun(tx, run, thread.id, assistant)
+  if (!isNew) await addMessages(tx, thread, messages)
   const command: OutboxCommand = { kind: 'start' }
   const [entry] = await tx.sql<OutboxRow>(
     `WITH s AS (INSERT INTO run_streams (run_id) VALUES ($1))
@@ -361,54 +360,22 @@ async function createRun(
   )
   if (!entry) throw new Error('INSERT INTO outbox returned no row')
   const object = presentRun(row)
-  events.push(runEvent('thread.run.created', object), runEvent('thread.run.queued', object))
-  await log.append(tx, run.id, events)
+  await log.append(tx, run.id, [
+    ...(isNew ? [runEvent('thread.created', presentThread(thread))] : []),
+    runEvent('thread.run.created', object),
+    runEvent('thread.run.queued', object),
+  ])
   return { id: entry.id, command, run: row, assistantName: assistant.name }
-}
-
-/** The thread, locked against other writers of it. Throws notFound. */
-export async function lockThread(
-  tx: Tx,
-  projectId: string,
-  threadId: string,
-): Promise<ThreadRow['id']> {
-  const [row] = await tx.sql<ThreadRow>(
-    'SELECT id FROM threads WHERE id = $1 AND project_id = $2 FOR NO KEY UPDATE',
-    [threadId, projectId],
-  )
-  if (!row) throw notFound('thread', threadId)
-  return row.id
-}
-
-/** Messages that a client wrote: complete from the start. */
-export async function insertMessages(
-  sql: Sql,
-  projectId: string,
-  threadId: string,
-  messages: NewMessage[],
-): Promise<MessageRow[]> {
-  const now = new Date()
-  return insert<MessageRow>(
-    sql,
-    'messages',
-    messages.map((message) => ({
-      ...message,
-      project_id: projectId as MessageRow['project_id'],
-      thread_id: threadId as MessageRow['thread_id'],
-      status: 'completed',
-      created_at: now,
-      completed_at: now,
-    })),
-  )
 }
 
 async function insertRun(
   tx: Tx,
   run: NewRun,
   threadId: ThreadRow['id'],
-  assistant: AssistantRow,
+  assistant: AssistantRow & Pick<RunRow, 'file_ids'>,
 ): Promise<RunRow> {
   const { overrides, additionalInstructions, toolResources, ...rest } = run
+  const resources = toolResources && (await settleResources(tx, run.project_id, toolResources))
   const instructions = [overrides.instructions ?? assistant.instructions, additionalInstructions]
   const [row] = await insert<RunRow>(tx.sql, 'runs', [
     {
@@ -420,11 +387,12 @@ async function insertRun(
       // Joined with one space, as the original echoes it.
       instructions: instructions.filter((text) => text !== null && text !== '').join(' ') || null,
       tools: overrides.tools ?? assistant.tools,
-      tool_resources: toolResources ?? assistant.tool_resources,
+      tool_resources: resources ?? assistant.tool_resources,
       temperature: overrides.temperature ?? assistant.temperature,
       top_p: overrides.top_p ?? assistant.top_p,
       reasoning_effort: overrides.reasoning_effort ?? assistant.reasoning_effort,
       response_format: overrides.response_format ?? assistant.response_format,
+      file_ids: assistant.file_ids,
     },
   ])
   if (!row) throw new Error('INSERT INTO runs returned no row')

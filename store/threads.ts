@@ -1,30 +1,43 @@
 import type { Db } from './db.ts'
 import type { EventLog } from './events.ts'
-import type { RunRow, ThreadRow } from './rows.ts'
-import { insertMessages, lockThread, type NewMessage, type NewThread } from './runs.ts'
-import { insert } from './sql.ts'
+import type { RunRow, ThreadRow, ToolResources } from './rows.ts'
+import type { Objects, Patch } from './objects.ts'
+import { settleResources, type NamedResources } from './resources.ts'
+import { insertThread, lockThread, type NewMessage, type NewThread } from './thread-rows.ts'
 
-export interface Threads {
+export interface Threads extends Pick<Objects<ThreadRow>, 'get'> {
+  /** Throws noSuchFile and vectorStoreNotFound. */
   create(
     projectId: ThreadRow['project_id'],
     thread: NewThread,
     messages: NewMessage[],
   ): Promise<ThreadRow>
+  /** Throws noSuchFile, vectorStoreNotFound; undefined where there is no such thread. Resources replace those of the same tool. */
+  modify(
+    projectId: string,
+    id: string,
+    named: NamedResources,
+    metadata: Patch<ThreadRow>['metadata'],
+  ): Promise<ThreadRow | undefined>
   /** Takes everything of the thread along; a run of it that is going on stops. Throws notFound. */
   delete(projectId: string, id: string): Promise<void>
 }
 
-export function createThreads(db: Db, events: EventLog): Threads {
+export function createThreads(db: Db, events: EventLog, objects: Objects<ThreadRow>): Threads {
   return {
+    get: (projectId, id) => objects.get(projectId, id),
     create: (projectId, thread, messages) =>
-      db.tx(async (tx) => {
-        const [row] = await insert<ThreadRow>(tx.sql, 'threads', [
-          { ...thread, project_id: projectId },
-        ])
-        if (!row) throw new Error('INSERT INTO threads returned no row')
-        await insertMessages(tx.sql, projectId, thread.id, messages)
-        return row
-      }),
+      db.tx((tx) => insertThread(tx, projectId, thread, messages)),
+    modify: (projectId, id, named, metadata) =>
+      objects.modify(
+        projectId,
+        id,
+        (before, settled: ToolResources) => ({
+          tool_resources: { ...before.tool_resources, ...settled },
+          metadata,
+        }),
+        (tx) => settleResources(tx, projectId, named),
+      ),
     delete: (projectId, id) =>
       db.tx(async (tx) => {
         await lockThread(tx, projectId, id)

@@ -1,0 +1,94 @@
+import { ApiError, notFound } from '../wire/errors.ts'
+import { THREAD_STORE_EXPIRES_AFTER_DAYS } from '../wire/limits.ts'
+import type { Sql, Tx } from './db.ts'
+import {
+  attachToThread,
+  filesOf,
+  lockFiles,
+  settleResources,
+  type NamedResources,
+} from './resources.ts'
+import type { MessageRow, ThreadRow } from './rows.ts'
+import { insert } from './sql.ts'
+
+/** What a client puts into a thread, and the thread itself: written in the transactions that also make runs. */
+export type NewMessage = Pick<MessageRow, 'id' | 'role' | 'content' | 'attachments' | 'metadata'>
+
+export type NewThread = Pick<ThreadRow, 'id' | 'metadata'> & { resources: NamedResources }
+
+/** The thread, locked against other writers of it. Throws notFound. */
+export async function lockThread(tx: Tx, projectId: string, threadId: string): Promise<ThreadRow> {
+  const [row] = await tx.sql<ThreadRow>(
+    'SELECT * FROM threads WHERE id = $1 AND project_id = $2 FOR NO KEY UPDATE',
+    [threadId, projectId],
+  )
+  if (!row) throw notFound('thread', threadId)
+  return row
+}
+
+/** The thread, locked after the files that messages to come refer to. Throws notFound and noSuchFile. */
+export async function lockedThread(
+  tx: Tx,
+  projectId: string,
+  threadId: string,
+  messages: NewMessage[],
+): Promise<ThreadRow> {
+  const missing = await lockFiles(tx, projectId, filesOf(messages)).catch(refusal)
+  const thread = await lockThread(tx, projectId, threadId)
+  if (missing) throw missing
+  return thread
+}
+
+/** A new thread with its messages. Throws noSuchFile and vectorStoreNotFound. */
+export async function insertThread(
+  tx: Tx,
+  projectId: string,
+  { resources, ...thread }: NewThread,
+  messages: NewMessage[],
+): Promise<ThreadRow> {
+  const life = THREAD_STORE_EXPIRES_AFTER_DAYS
+  await lockFiles(tx, projectId, filesOf(messages))
+  const tool_resources = await settleResources(tx, projectId, resources, life)
+  const [row] = await insert<ThreadRow>(tx.sql, 'threads', [
+    { ...thread, tool_resources, project_id: projectId as ThreadRow['project_id'] },
+  ])
+  if (!row) throw new Error('INSERT INTO threads returned no row')
+  return (await addMessages(tx, row, messages)).thread
+}
+
+/** Adds messages to a thread that was locked for them; gives it as it is then, with what they attach. */
+export async function addMessages(
+  tx: Tx,
+  thread: ThreadRow,
+  messages: NewMessage[],
+): Promise<{ thread: ThreadRow; messages: MessageRow[] }> {
+  const rows = await insertMessages(tx.sql, thread, messages)
+  return { thread: await attachToThread(tx, thread, messages), messages: rows }
+}
+
+/** Messages that a client wrote: complete from the start. */
+async function insertMessages(
+  sql: Sql,
+  thread: ThreadRow,
+  messages: NewMessage[],
+): Promise<MessageRow[]> {
+  const now = new Date()
+  return insert<MessageRow>(
+    sql,
+    'messages',
+    messages.map((message) => ({
+      ...message,
+      project_id: thread.project_id,
+      thread_id: thread.id,
+      status: 'completed',
+      created_at: now,
+      completed_at: now,
+    })),
+  )
+}
+
+/** What the database itself says is thrown on: after that nothing more can be asked of it. */
+function refusal(error: unknown): ApiError {
+  if (error instanceof ApiError) return error
+  throw error
+}
