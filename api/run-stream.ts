@@ -1,5 +1,6 @@
 import { Readable } from 'node:stream'
 
+import { eventInV1, type FileIds } from '../wire/dialect.ts'
 import type { StoredEvent } from '../wire/events.ts'
 import type { ApiDeps } from './app.ts'
 import type { Context } from './context.ts'
@@ -26,7 +27,23 @@ export function streamRun(
   ctx.state.stream = { runId, after }
   const onError = (error: unknown): void =>
     deps.log[ctx.res.closed ? 'debug' : 'error']({ err: error, run_id: runId }, 'a stream broke')
-  ctx.body = Readable.from(sseFrames(events, deps.draining, onError), { objectMode: false })
+  const spoken =
+    ctx.state.dialect === 'v1'
+      ? eventsInV1(events, () => deps.store.assistantFiles.shown([runId]))
+      : events
+  ctx.body = Readable.from(sseFrames(spoken, deps.draining, onError), { objectMode: false })
+}
+
+/** A run's files are those of its beginning, so they are asked for once. */
+async function* eventsInV1(
+  events: AsyncGenerator<StoredEvent[]>,
+  fileIdsOfRun: () => Promise<FileIds>,
+): AsyncGenerator<StoredEvent[]> {
+  let fileIds: FileIds | undefined
+  for await (const batch of events) {
+    const known = (fileIds ??= await fileIdsOfRun())
+    yield batch.map((stored) => ({ ...stored, ...eventInV1(stored, known) }))
+  }
 }
 
 /** Aborts when the connection of the request is gone. */

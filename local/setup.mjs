@@ -11,11 +11,14 @@ import { fileURLToPath } from 'node:url'
 const NODE = '24.21.0'
 const TEMPORAL = '1.8.2'
 const CHROMA = '1.5.9'
+const S3_SERVER = '1.8.0'
 const PYTHON_SDKS = [
   { version: '3.54.0', with: [] },
   { version: '2.54.0', with: [] },
-  // It passes an argument to httpx that 0.28 no longer knows.
+  // These pass an argument to httpx that 0.28 no longer knows.
   { version: '1.109.1', with: ['httpx<0.28'] },
+  { version: '1.20.0', with: ['httpx<0.28'] },
+  { version: '1.3.9', with: ['httpx<0.28'] },
 ]
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)))
@@ -48,6 +51,7 @@ async function main() {
     steps.push(node.then((node) => ensurePackages(sdks, node, ['--legacy-peer-deps'])))
     const python = ensurePythonSdks()
     steps.push(python.then((found) => found && (env.LONGRUN_PYTHON_SDKS = JSON.stringify(found))))
+    steps.push(ensureS3Server().then((found) => found && (env.LONGRUN_S3_SERVER = found)))
   }
   await Promise.all(steps)
   await become(command, environment(await node, env), purpose, signals)
@@ -248,29 +252,39 @@ async function download(url, timeoutMs) {
   }
 }
 
-async function buildTemporal(into) {
+function buildTemporal(into) {
+  return goBuild(into, {
+    label: `Building Temporal's CLI ${TEMPORAL} with Go (about 4 minutes, once)`,
+    module: path.join('local', 'temporal-cli'),
+    name: 'temporal',
+    package: 'github.com/temporalio/cli/cmd/temporal',
+    flags: `-s -w -X github.com/temporalio/cli/internal/temporalcli.Version=${TEMPORAL}`,
+  })
+}
+
+/** Builds a program of a locked module of ours, which does nothing but name it. */
+async function goBuild(into, { label, module: source, name, package: target, flags }) {
   const go = onPath('go') || ['/usr/local/go/bin/go'].find((file) => fs.existsSync(file))
   if (!go) throw new Error('Build: there is no Go.')
   const module = path.join(into, 'module')
   fs.mkdirSync(module)
   for (const file of ['go.mod', 'go.sum']) {
-    fs.copyFileSync(path.join(root, 'local', 'temporal-cli', file), path.join(module, file))
+    fs.copyFileSync(path.join(root, source, file), path.join(module, file))
   }
   const env = { ...process.env, CGO_ENABLED: '0' }
   // An older Go fetches the one that go.mod asks for, unless it was told not to.
   const [, minor] = /go1\.(\d+)/.exec(await outputOf(go, ['version'])) || []
   if (Number(minor) < 26) env.GOTOOLCHAIN = 'auto'
-  const stamp = `-X github.com/temporalio/cli/internal/temporalcli.Version=${TEMPORAL}`
-  await task(`Building Temporal's CLI ${TEMPORAL} with Go (about 4 minutes, once)`, () =>
+  await task(label, () =>
     run(
       go,
       [
         'build',
         '-trimpath',
         '-buildvcs=false',
-        `-ldflags=-s -w ${stamp}`,
-        `-o=${path.join(into, 'temporal')}`,
-        'github.com/temporalio/cli/cmd/temporal',
+        `-ldflags=${flags}`,
+        `-o=${path.join(into, name)}`,
+        target,
       ],
       { cwd: module, env },
     ),
@@ -278,6 +292,27 @@ async function buildTemporal(into) {
     throw new Error(`Build: ${error.message}`)
   })
   fs.rmSync(module, { recursive: true, force: true })
+}
+
+// ------------------------------------------------------------------------------------------------ S3
+
+/** The path of an S3 server for the tests of files (Versity's gateway to a directory). Without Go these are left out. */
+async function ensureS3Server() {
+  try {
+    return await cached(`versitygw-${S3_SERVER}-${platform}`, 'versitygw', (into) =>
+      goBuild(into, {
+        label: `Building the S3 server ${S3_SERVER} with Go (about 2 minutes, once)`,
+        module: path.join('test', 's3-server'),
+        name: 'versitygw',
+        package: 'github.com/versity/versitygw/cmd/versitygw',
+        flags: '-s -w',
+      }),
+    )
+  } catch (error) {
+    if (stopping) throw error
+    say(`The tests of files in S3 will be left out. ${error.message}`)
+    return undefined
+  }
 }
 
 // ------------------------------------------------------------------------------------------------ Chroma
@@ -585,7 +620,7 @@ function environment(node, additions) {
   for (const name of Object.keys(env)) {
     // What npm says about the script that it runs (npm_config_* is what the user has set), and what an outer set-up found.
     if (
-      /^npm_(?!config_)|^INIT_CWD$|^LONGRUN_(TEMPORAL_CLI|CHROMA|PYTHON_SDKS|SUPERVISED)$/.test(
+      /^npm_(?!config_)|^INIT_CWD$|^LONGRUN_(TEMPORAL_CLI|CHROMA|PYTHON_SDKS|S3_SERVER|SUPERVISED)$/.test(
         name,
       )
     )

@@ -5,10 +5,11 @@
  *
  * Prints one line of JSON and exits with 0 (`ok: true`) or 1. Environment: MODEL (default `gpt-4o`),
  * TIMEOUT_MS (default 60000, for all of it), DEMO=1 (the model behind the server is the demo model,
- * so its answers are known and checked as well).
+ * so its answers are known and checked as well), GENERATION=v1 (the client is one of assistants=v1).
  */
-import { openSdk } from './node-sdk.mjs'
-import { scenarios } from './node-scenarios.mjs'
+import * as generation1 from './node-scenarios-v1.mjs'
+import { scenarios as scenariosOf2 } from './node-scenarios.mjs'
+import { openSdk as openSdk2 } from './node-sdk.mjs'
 
 const [packageName = '', scenario = ''] = process.argv.slice(2)
 const {
@@ -17,6 +18,7 @@ const {
   MODEL = 'gpt-4o',
   TIMEOUT_MS = '60000',
   DEMO,
+  GENERATION,
 } = process.env
 
 const overdue = setTimeout(
@@ -26,11 +28,14 @@ const overdue = setTimeout(
 
 let version
 try {
-  const run = scenarios[scenario]
-  if (!run) throw new Error(`Unknown scenario. There are: ${Object.keys(scenarios).join(', ')}`)
   if (!BASE_URL) throw new Error('Set BASE_URL to the base URL of the server, ending in /v1.')
+  const { openSdk, scenariosOf } =
+    GENERATION === 'v1' ? generation1 : { openSdk: openSdk2, scenariosOf: () => scenariosOf2 }
   const sdk = openSdk(packageName, { baseURL: BASE_URL, apiKey: API_KEY })
   version = sdk.version
+  const scenarios = scenariosOf(sdk)
+  const run = scenarios[scenario]
+  if (!run) throw new Error(`Unknown scenario. There are: ${Object.keys(scenarios).join(', ')}`)
   finish({ ok: true, ...(await run({ sdk, model: MODEL, isDemo: DEMO === '1' })) })
 } catch (error) {
   const { name, message, status, code, stack } = error

@@ -1,4 +1,8 @@
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { createReadStream, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { createStreamRules } from './stream-rules.mjs'
 
 /** Each takes `{sdk, model, isDemo}`, throws when something is not as documented, returns facts. */
@@ -10,9 +14,12 @@ export const scenarios = {
   lists,
   crud,
   functions,
+  'one-run': oneRun,
   cancel,
   'to-readable-stream': toReadableStream,
   models,
+  files,
+  uploads,
 }
 
 const EQUATION = 'I need to solve the equation `3x + 11 = 14`. Can you help me?'
@@ -50,6 +57,7 @@ const WEATHER = [
     },
   },
 ]
+const INCLUDE = ['step_details.tool_calls[*].file_search.results[*].content']
 const ASK_WEATHER =
   'Use get_current_temperature and get_rain_probability for San Francisco and tell me about today.'
 
@@ -368,6 +376,47 @@ async function functions({ sdk, model, isDemo }) {
   }
 }
 
+/** What no helper of the clients calls: each method of a run by itself. */
+async function oneRun({ sdk, model }) {
+  const { threads } = sdk.client.beta
+  const { assistant, thread } = await prepare(sdk, model, { tools: WEATHER }, ASK_WEATHER)
+  const created = await threads.runs.create(thread.id, {
+    assistant_id: assistant.id,
+    metadata: { n: '1' },
+    include: INCLUDE,
+  })
+  assert.equal(created.status, 'queued')
+  const noted = await sdk.updateRun(thread.id, created.id, { metadata: { n: '2' } })
+  assert.equal(noted.metadata.n, '2')
+  const waiting = await sdk.pollRun(thread.id, created.id)
+  const calls = assertRequiresAction(waiting)
+  const read = await sdk.retrieveRun(thread.id, created.id)
+  assert.deepEqual(own(read), own(waiting))
+  const [step] = (await sdk.listSteps(thread.id, created.id, { include: INCLUDE })).data
+  const same = await sdk.retrieveStep(thread.id, created.id, step.id, { include: INCLUDE })
+  assert.deepEqual(own(same), own(step))
+
+  const stream = await sdk.submit(thread.id, created.id, { ...outputsFor(calls), stream: true })
+  const facts = await follow(stream, { continues: true })
+  assert.equal(facts.runStatus, 'completed')
+
+  const second = await threads.createAndRun({
+    assistant_id: assistant.id,
+    thread: { messages: [user(ASK_WEATHER)] },
+  })
+  const paused = await sdk.pollRun(second.thread_id, second.id)
+  const outputs = outputsFor(assertRequiresAction(paused))
+  const resumed = await sdk.submit(second.thread_id, second.id, outputs)
+  assert.equal(resumed.id, second.id)
+  assertCompleted(await sdk.pollRun(second.thread_id, second.id))
+
+  const listed = await threads.runs.list(thread.id, { limit: 1, order: 'asc' })
+  assert.equal(listed.data[0].id, created.id)
+  const after = await threads.runs.list(thread.id, { after: created.id })
+  assert.deepEqual(after.data, [])
+  return { events: facts.events }
+}
+
 async function cancel({ sdk, model, isDemo }) {
   const { messages, runs } = sdk.client.beta.threads
   const { BadRequestError } = sdk.errors
@@ -439,14 +488,94 @@ async function models({ sdk }) {
   return { models: listed }
 }
 
+async function files({ sdk }) {
+  const { files } = sdk.client
+  const folder = mkdtempSync(join(tmpdir(), 'longrun-files-'))
+  const path = join(folder, 'Größe "1".txt')
+  writeFileSync(path, 'from a disk')
+  const memory = Buffer.from('{"from": "memory"}')
+  const sources = [
+    { file: createReadStream(path), filename: 'Größe "1".txt', text: 'from a disk' },
+    {
+      file: await sdk.errors.toFile(memory, '日本語.json', { type: 'application/json' }),
+      filename: '日本語.json',
+      text: memory.toString(),
+    },
+  ]
+  const ids = []
+  for (const { file, filename, text } of sources) {
+    const made = await files.create({ file, purpose: 'assistants' })
+    ids.push(made.id)
+    assert.equal(made.object, 'file')
+    assert.equal(made.filename, filename)
+    assert.equal(made.bytes, Buffer.byteLength(text))
+    assert.equal(made.status, 'processed')
+    assert.deepEqual(await files.retrieve(made.id), made)
+    assert.equal((await files.waitForProcessing(made.id)).id, made.id)
+    assert.equal(await (await files.content(made.id)).text(), text)
+  }
+  rmSync(folder, { recursive: true })
+
+  const batch = await files.create({
+    file: await sdk.errors.toFile(Buffer.from('{}'), 'batch.jsonl'),
+    purpose: 'batch',
+  })
+  assert.equal(batch.expires_at - batch.created_at, 2_592_000)
+  const listed = await collect(files.list({ purpose: 'assistants' }))
+  assert.ok(ids.every((id) => listed.includes(id)))
+  assert.ok(!listed.includes(batch.id))
+
+  await assert.rejects(
+    files.create({ file: await sdk.errors.toFile(memory, 'a'), purpose: 'notes' }),
+    sdk.errors.BadRequestError,
+  )
+  for (const id of [...ids, batch.id]) assert.equal((await sdk.deleteFile(id)).deleted, true)
+  await assert.rejects(files.retrieve(ids[0]), sdk.errors.NotFoundError)
+  return { ids }
+}
+
+async function uploads({ sdk }) {
+  const { uploads, files } = sdk.client
+  const contents = ['{"n": 1}\n', '{"n": 2}\n']
+  const upload = await uploads.create({
+    filename: 'lines.jsonl',
+    purpose: 'fine-tune',
+    bytes: Buffer.byteLength(contents.join('')),
+    mime_type: 'application/jsonl',
+  })
+  assert.equal(upload.status, 'pending')
+  const parts = await Promise.all(
+    contents.map(async (content) =>
+      uploads.parts.create(upload.id, { data: await sdk.errors.toFile(Buffer.from(content)) }),
+    ),
+  )
+  const done = await uploads.complete(upload.id, {
+    part_ids: parts.map((part) => part.id),
+    md5: createHash('md5').update(contents.join('')).digest('hex'),
+  })
+  assert.equal(done.status, 'completed')
+  assert.equal(done.file.filename, 'lines.jsonl')
+  assert.equal(await (await files.content(done.file.id)).text(), contents.join(''))
+  await sdk.deleteFile(done.file.id)
+
+  const unwanted = await uploads.create({
+    filename: 'a.png',
+    purpose: 'vision',
+    bytes: 1,
+    mime_type: 'image/png',
+  })
+  assert.equal((await uploads.cancel(unwanted.id)).status, 'cancelled')
+  return { file: done.file.id }
+}
+
 async function prepare(sdk, model, assistantBody, content) {
   const assistant = await sdk.client.beta.assistants.create({ model, ...assistantBody })
   const thread = await sdk.client.beta.threads.create({ messages: [user(content)] })
   return { assistant, thread }
 }
 
-async function follow(stream) {
-  const rules = createStreamRules()
+async function follow(stream, options) {
+  const rules = createStreamRules(options)
   for await (const event of stream) rules.see(event)
   return rules.end()
 }

@@ -30,6 +30,7 @@ export function openSdk(packageName, options) {
     errors: OpenAI,
     deleteAssistant: remove(assistants),
     deleteThread: remove(threads),
+    deleteFile: remove(client.files),
     retrieveMessage: inThread(messages, 'retrieve'),
     updateMessage: inThread(messages, 'update'),
     deleteMessage: inThread(messages, isOld ? 'del' : 'delete'),
@@ -44,9 +45,9 @@ export function openSdk(packageName, options) {
       isOld
         ? runs.steps.list(threadId, runId, query)
         : runs.steps.list(runId, { thread_id: threadId, ...query }),
-    retrieveStep: (threadId, runId, stepId) =>
+    retrieveStep: (threadId, runId, stepId, query = {}) =>
       isOld
-        ? runs.steps.retrieve(threadId, runId, stepId)
-        : runs.steps.retrieve(stepId, { thread_id: threadId, run_id: runId }),
+        ? runs.steps.retrieve(threadId, runId, stepId, query)
+        : runs.steps.retrieve(stepId, { thread_id: threadId, run_id: runId, ...query }),
   }
 }

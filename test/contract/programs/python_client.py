@@ -9,10 +9,13 @@ its answers are known and checked as well).
 """
 
 import asyncio
+import hashlib
 import json
 import os
+import pathlib
 import signal
 import sys
+import tempfile
 import traceback
 import warnings
 
@@ -69,6 +72,7 @@ WEATHER = [
         },
     },
 ]
+INCLUDE = ["step_details.tool_calls[*].file_search.results[*].content"]
 ASK_WEATHER = (
     "Use get_current_temperature and get_rain_probability for San Francisco "
     "and tell me about today."
@@ -390,6 +394,46 @@ def functions():
     }
 
 
+def one_run():
+    """What no helper of the clients calls: each method of a run by itself."""
+    assistant, thread = prepare({"tools": WEATHER}, ASK_WEATHER)
+    created = runs.create(
+        thread_id=thread.id, assistant_id=assistant.id, metadata={"n": "1"}, include=INCLUDE
+    )
+    equal(created.status, "queued")
+    noted = runs.update(created.id, thread_id=thread.id, metadata={"n": "2"})
+    equal(noted.metadata["n"], "2")
+    waiting = runs.poll(created.id, thread_id=thread.id)
+    calls = check_requires_action(waiting)
+    equal(runs.retrieve(created.id, thread_id=thread.id).to_dict(), waiting.to_dict())
+    step = runs.steps.list(created.id, thread_id=thread.id, include=INCLUDE).data[0]
+    same = runs.steps.retrieve(
+        step.id, thread_id=thread.id, run_id=created.id, include=INCLUDE
+    )
+    equal(same.to_dict(), step.to_dict())
+
+    stream = runs.submit_tool_outputs(
+        created.id, thread_id=thread.id, tool_outputs=outputs_for(calls), stream=True
+    )
+    facts = follow(stream, continues=True)
+    equal(facts["run_status"], "completed")
+
+    second = threads.create_and_run(
+        assistant_id=assistant.id, thread={"messages": [user(ASK_WEATHER)]}
+    )
+    paused = runs.poll(second.id, thread_id=second.thread_id)
+    outputs = outputs_for(check_requires_action(paused))
+    resumed = runs.submit_tool_outputs(
+        second.id, thread_id=second.thread_id, tool_outputs=outputs
+    )
+    equal(resumed.id, second.id)
+    check_completed(runs.poll(second.id, thread_id=second.thread_id))
+
+    equal(runs.list(thread.id, limit=1, order="asc").data[0].id, created.id)
+    equal(runs.list(thread.id, after=created.id).data, [])
+    return {"events": facts["events"]}
+
+
 def cancel():
     assistant, thread = prepare({"tools": WEATHER}, ASK_WEATHER)
     waiting = runs.create_and_poll(thread_id=thread.id, assistant_id=assistant.id)
@@ -444,6 +488,63 @@ def models():
     return {"models": listed}
 
 
+def files():
+    ids = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / 'Größe "1".txt'
+        path.write_bytes(b"from a disk")
+        with path.open("rb") as opened:
+            sources = [
+                (opened, path.name, b"from a disk"),
+                (path, path.name, b"from a disk"),
+                (("日本語.json", b"{}", "application/json"), "日本語.json", b"{}"),
+            ]
+            for source, filename, content in sources:
+                made = client.files.create(file=source, purpose="assistants")
+                ids.append(made.id)
+                equal(made.filename, filename)
+                equal(made.bytes, len(content))
+                equal(made.status, "processed")
+                equal(client.files.retrieve(made.id), made)
+                equal(client.files.wait_for_processing(made.id).id, made.id)
+                equal(client.files.content(made.id).read(), content)
+
+    batch = client.files.create(file=("batch.jsonl", b"{}"), purpose="batch")
+    equal(batch.expires_at - batch.created_at, 2_592_000)
+    listed = [file.id for file in client.files.list(purpose="assistants")]
+    check(set(ids) <= set(listed), "a file is not in the list")
+    check(batch.id not in listed, "the list holds files of another purpose")
+    raises(openai.BadRequestError, lambda: client.files.create(file=b"x", purpose="notes"))
+    for file_id in [*ids, batch.id]:
+        check(client.files.delete(file_id).deleted, "not deleted")
+    raises(openai.NotFoundError, lambda: client.files.retrieve(ids[0]))
+    return {"ids": ids}
+
+
+def uploads():
+    content = b'{"n": 1}\n' * 1000
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "lines.jsonl"
+        path.write_bytes(content)
+        done = client.uploads.upload_file_chunked(
+            file=path,
+            mime_type="application/jsonl",
+            purpose="fine-tune",
+            part_size=4000,
+            md5=hashlib.md5(content).hexdigest(),
+        )
+    equal(done.status, "completed")
+    equal(done.file.filename, "lines.jsonl")
+    equal(client.files.content(done.file.id).read(), content)
+    client.files.delete(done.file.id)
+
+    unwanted = client.uploads.create(
+        filename="a.png", purpose="vision", bytes=1, mime_type="image/png"
+    )
+    equal(client.uploads.cancel(unwanted.id).status, "cancelled")
+    return {"file": done.file.id}
+
+
 SCENARIOS = {
     "create-poll": create_poll,
     "stream-helper": stream_helper,
@@ -452,8 +553,11 @@ SCENARIOS = {
     "lists": lists,
     "crud": crud,
     "functions": functions,
+    "one-run": one_run,
     "cancel": cancel,
     "models": models,
+    "files": files,
+    "uploads": uploads,
 }
 
 
@@ -538,8 +642,8 @@ def prepare(assistant_body, content):
     return assistant, threads.create(messages=[user(content)])
 
 
-def follow(stream):
-    rules = StreamRules()
+def follow(stream, continues=False):
+    rules = StreamRules(continues)
     for event in stream:
         rules.see(event.event, event.data.to_dict())
     return rules.end()
