@@ -1,13 +1,44 @@
+import { randomUUID } from 'node:crypto'
+
 import type { Db } from './db.ts'
 
-/** Requests that carry an `Idempotency-Key`, and what was answered to them. Kept for a day. */
-export interface Idempotency {
-  /** Takes the key for this request. `first`: carry it out and `keep` or `forget`; else somebody has had it before. */
-  take(projectId: string, key: string, requestHash: Buffer): Promise<Taken>
-  keep(projectId: string, key: string, answer: Answer): Promise<void>
-  forget(projectId: string, key: string): Promise<void>
-  /** Removes what is older than a day. */
+/**
+ * Requests that may come again, and what was answered to them: for a day under an `Idempotency-Key`, for two minutes where a
+ * client only says that it repeats itself.
+ *
+ * A request is written down before it is carried out, and its answer afterwards. Both say `synchronous_commit = off`, which
+ * saves the wait for the disk and loses nothing: the commit of what the request makes comes later in the same log, so
+ * that a run is never durable without the memory of its request. Where the process dies between the two, or an answer is
+ * a 5xx, `id` is what is left: the ids of objects are derived from it, so that carrying the request out again finds them.
+ */
+export interface Idempotency extends AsyncDisposable {
+  /** Takes the request to be carried out, unless somebody has it in hand or has answered it. */
+  take(request: GivenRequest): Promise<Taken>
+  /** What was answered to a request that was taken. */
+  keep(work: Work, answer: Answer): Promise<void>
+  /** It was refused and has changed nothing: it is free to come again, with another body too. */
+  forget(work: Work): Promise<void>
+  /** It is not known what was done: it may come again, and is carried out under the same id. */
+  release(work: Work): Promise<void>
+  /** Removes what is too old to be asked for. */
   sweep(): Promise<void>
+}
+
+export interface GivenRequest {
+  projectId: string
+  /** The `Idempotency-Key`; null without one. */
+  key: string | null
+  /** Of all that makes it the same request. */
+  hash: Buffer
+  /** Whether the client says that it has sent it before; with a key that does not matter. */
+  isRetry: boolean
+}
+
+/** A request that the caller carries out. `isRepeated` where an earlier attempt may have come to its end unheard. */
+export interface Work {
+  id: string
+  attempt: number
+  isRepeated: boolean
 }
 
 export interface Answer {
@@ -16,50 +47,140 @@ export interface Answer {
 }
 
 export type Taken =
-  | { kind: 'first' }
+  | { kind: 'mine'; work: Work }
   | { kind: 'running' }
   | { kind: 'answered'; answer: Answer }
   | { kind: 'other request' }
 
-/** A request whose process died in the middle is not waited for longer than this. */
-const abandonedAfter = '5 minutes'
+/** A process says this often that it is still at work on its requests; most are done long before the first time. */
+const aliveMs = 2000
+/** A request of which nothing was heard for this long was in a process that died. */
+const abandonedAfter = '10 seconds'
+const keptWithKey = '1 day'
+const keptWithoutKey = '2 minutes'
 
 export function createIdempotency(db: Db): Idempotency {
+  const working = new Map<string, Work>()
+  let timer: NodeJS.Timeout | undefined
+
+  const mine = (id: string, attempt: number): Taken => {
+    const work = { id, attempt, isRepeated: attempt > 1 }
+    working.set(id, work)
+    timer ??= setInterval(() => void sayAlive(), aliveMs)
+    return { kind: 'mine', work }
+  }
+  const done = ({ id }: Work): void => {
+    working.delete(id)
+    if (working.size > 0) return
+    clearInterval(timer)
+    timer = undefined
+  }
+  async function sayAlive(): Promise<void> {
+    const works = [...working.values()]
+    await db
+      .sql(
+        `UPDATE requests r SET alive_at = now() FROM unnest($1::uuid[], $2::integer[]) AS w (id, attempt)
+         WHERE r.id = w.id AND r.attempt = w.attempt AND r.status IS NULL`,
+        [works.map(({ id }) => id), works.map(({ attempt }) => attempt)],
+      )
+      // A database that is away is heard of by the requests themselves.
+      .catch(() => {})
+  }
+  /** An attempt that was given up and replaced changes nothing any more. */
+  async function end(work: Work, change: string, values: unknown[] = []): Promise<void> {
+    done(work)
+    await db.sql(`${lazily} ${change} AND set_config IS NOT NULL`, [
+      work.id,
+      work.attempt,
+      ...values,
+    ])
+  }
+
   return {
-    async take(projectId, key, requestHash) {
-      const [mine] = await db.sql(
-        `INSERT INTO idempotency_keys (project_id, key, request_hash) VALUES ($1, $2, $3)
-         ON CONFLICT (project_id, key) DO UPDATE SET created_at = now()
-           WHERE idempotency_keys.status IS NULL
-             AND idempotency_keys.created_at < now() - interval '${abandonedAfter}'
-             AND idempotency_keys.request_hash = excluded.request_hash
-         RETURNING key`,
-        [projectId, key, requestHash],
-      )
-      if (mine) return { kind: 'first' }
-      const [row] = await db.sql<{ request_hash: Buffer; status: number | null; body: string }>(
-        'SELECT request_hash, status, body FROM idempotency_keys WHERE project_id = $1 AND key = $2',
-        [projectId, key],
-      )
-      if (!row) return { kind: 'running' }
-      if (!row.request_hash.equals(requestHash)) return { kind: 'other request' }
-      if (row.status === null) return { kind: 'running' }
-      return { kind: 'answered', answer: { status: row.status, body: row.body } }
-    },
-    async keep(projectId, key, { status, body }) {
-      await db.sql(
-        'UPDATE idempotency_keys SET status = $3, body = $4 WHERE project_id = $1 AND key = $2',
-        [projectId, key, status, body],
-      )
-    },
-    async forget(projectId, key) {
-      await db.sql('DELETE FROM idempotency_keys WHERE project_id = $1 AND key = $2', [
+    async take({ projectId, key, hash, isRetry }) {
+      if (key === null && isRetry) {
+        const known = await takeAgain(db, projectId, hash)
+        if (known) return 'attempt' in known ? mine(known.id, known.attempt) : known
+      }
+      const [taken] = await db.sql<Pick<RequestRow, 'id' | 'attempt'>>(insertRequest, [
+        randomUUID(),
         projectId,
         key,
+        hash,
       ])
+      if (taken) return mine(taken.id, taken.attempt)
+      const [row] = await db.sql<RequestRow>(
+        'SELECT hash, status, body FROM requests WHERE project_id = $1 AND key = $2',
+        [projectId, key],
+      )
+      if (row && !row.hash.equals(hash)) return { kind: 'other request' }
+      return row ? answerOf(row) : { kind: 'running' }
     },
+    keep: (work, { status, body }) =>
+      end(
+        work,
+        'UPDATE requests SET status = $3, body = $4 FROM lazily WHERE id = $1 AND attempt = $2',
+        [status, body],
+      ),
+    forget: (work) => end(work, 'DELETE FROM requests USING lazily WHERE id = $1 AND attempt = $2'),
+    release: (work) =>
+      end(work, 'UPDATE requests SET alive_at = NULL FROM lazily WHERE id = $1 AND attempt = $2'),
     async sweep() {
-      await db.sql(`DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'`)
+      for (const old of [
+        `key IS NULL AND created_at < now() - interval '${keptWithoutKey}'`,
+        `key IS NOT NULL AND created_at < now() - interval '${keptWithKey}'`,
+      ]) {
+        await db.sql(`DELETE FROM requests WHERE ${old} AND (status IS NOT NULL OR ${abandoned})`)
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      clearInterval(timer)
     },
   }
+}
+
+interface RequestRow {
+  id: string
+  attempt: number
+  hash: Buffer
+  status: number | null
+  body: string
+  is_abandoned: boolean
+}
+
+const lazily = `WITH lazily AS (SELECT set_config('synchronous_commit', 'off', true))`
+const abandoned = `status IS NULL AND (alive_at IS NULL OR alive_at < now() - interval '${abandonedAfter}')`
+
+const insertRequest = `${lazily}
+  INSERT INTO requests (id, project_id, key, hash) SELECT $1::uuid, $2, $3, $4::bytea FROM lazily WHERE set_config IS NOT NULL
+  ON CONFLICT (project_id, key) WHERE key IS NOT NULL
+    DO UPDATE SET attempt = requests.attempt + 1, alive_at = now()
+    WHERE requests.hash = excluded.hash AND requests.status IS NULL
+      AND (requests.alive_at IS NULL OR requests.alive_at < now() - interval '${abandonedAfter}')
+  RETURNING id, attempt`
+
+/** The newest of the same requests: as it was answered, or to be carried out once more; nothing where there is none. */
+async function takeAgain(
+  db: Db,
+  projectId: string,
+  hash: Buffer,
+): Promise<Taken | Pick<RequestRow, 'id' | 'attempt'> | undefined> {
+  const [row] = await db.sql<RequestRow>(
+    `SELECT id, attempt, status, body, ${abandoned} AS is_abandoned FROM requests
+     WHERE hash = $1 AND project_id = $2 AND key IS NULL AND created_at > now() - interval '${keptWithoutKey}'
+     ORDER BY created_at DESC LIMIT 1`,
+    [hash, projectId],
+  )
+  if (!row) return undefined
+  if (!row.is_abandoned) return answerOf(row)
+  const [again] = await db.sql<Pick<RequestRow, 'id' | 'attempt'>>(
+    `UPDATE requests SET attempt = attempt + 1, alive_at = now()
+     WHERE id = $1 AND attempt = $2 AND ${abandoned} RETURNING id, attempt`,
+    [row.id, row.attempt],
+  )
+  return again ?? { kind: 'running' }
+}
+
+function answerOf({ status, body }: Pick<RequestRow, 'status' | 'body'>): Taken {
+  return status === null ? { kind: 'running' } : { kind: 'answered', answer: { status, body } }
 }

@@ -1,0 +1,70 @@
+import { invalidParameter, notFound } from '../wire/errors.ts'
+import type { Db, Tx } from './db.ts'
+import { mergedMetadata } from './objects.ts'
+import type { MessageRow, Metadata, ThreadRow } from './rows.ts'
+import { insert } from './sql.ts'
+
+export interface Fork {
+  id: ThreadRow['id']
+  /** The last message that is taken along; all of them where it is missing. */
+  messageId?: string | undefined
+  /** Over those of the thread; null or empty removes a key. */
+  metadata: Record<string, string | null>
+}
+
+export interface ThreadFork {
+  /**
+   * A new thread with copies of the messages of another: as they were said and when, under new ids. Runs stay where they
+   * are, so the copies name none. Throws notFound(thread | message), and tooManyProperties.
+   */
+  fork(projectId: string, threadId: string, fork: Fork): Promise<ThreadRow>
+}
+
+export function createThreadFork(db: Db): ThreadFork {
+  return {
+    fork: (projectId, threadId, { id, messageId, metadata }) =>
+      db.tx(async (tx) => {
+        const [from] = await tx.sql<ThreadRow>(
+          'SELECT * FROM threads WHERE id = $1 AND project_id = $2',
+          [threadId, projectId],
+        )
+        if (!from) throw notFound('thread', threadId)
+        const last = messageId === undefined ? null : await seqOf(tx, threadId, messageId)
+        const [row] = await insert<ThreadRow>(tx.sql, 'threads', [
+          {
+            id,
+            project_id: from.project_id,
+            tool_resources: from.tool_resources,
+            metadata: mergedMetadata(from.metadata, metadata) satisfies Metadata,
+          },
+        ])
+        if (!row) throw new Error('INSERT INTO threads returned no row')
+        await tx.sql(copyMessages, [threadId, id, last])
+        return row
+      }),
+  }
+}
+
+/**
+ * Ids of 24 hexadecimal digits are among those of 24 base-62 ones; 90 of their bits are random. In the database, so that a
+ * hundred thousand messages are one statement and pass through nobody's memory.
+ */
+const copyMessages = `
+INSERT INTO messages (id, project_id, thread_id, created_at, role, status, content, attachments, metadata,
+  assistant_id, completed_at, incomplete_at, incomplete_reason)
+SELECT 'msg_' || right(replace(gen_random_uuid()::text, '-', ''), 24), project_id, $2, created_at, role, status, content,
+  attachments, metadata, assistant_id, completed_at, incomplete_at, incomplete_reason
+FROM messages WHERE thread_id = $1 AND ($3::bigint IS NULL OR seq <= $3) AND NOT superseded AND status <> 'in_progress'
+ORDER BY seq`
+
+async function seqOf(tx: Tx, threadId: string, messageId: string): Promise<string> {
+  const [message] = await tx.sql<Pick<MessageRow, 'seq' | 'status'>>(
+    'SELECT seq, status FROM messages WHERE id = $1 AND thread_id = $2 AND NOT superseded',
+    [messageId, threadId],
+  )
+  if (!message) throw notFound('message', messageId)
+  if (message.status === 'in_progress') {
+    throw invalidParameter('message_id', `${messageId} is still being written.`)
+  }
+  return message.seq
+}

@@ -1,0 +1,251 @@
+import { invalidParameter } from '../wire/errors.ts'
+import type { Db } from './db.ts'
+import type { ListQuery, Rows } from './lists.ts'
+import type { Metadata, ThreadRow } from './rows.ts'
+
+/** Which threads: each of these is a condition, and all of them hold. */
+export interface ThreadFilter {
+  /** Pairs that the thread's metadata have, among others. */
+  metadata?: Metadata | undefined
+  /** Has a run of this assistant, which may be gone. */
+  assistantId?: string | undefined
+  /** Has a message with all of these words, in any order and case. */
+  q?: string | undefined
+  /** Both exclusive, in the whole seconds that the wire shows. */
+  createdAfter?: Date | undefined
+  createdBefore?: Date | undefined
+  hasActiveRun?: boolean | undefined
+}
+
+export interface ThreadList {
+  /** A page in the order of creation. Throws invalidParameter for a cursor that is no thread of the project, and for a `q` without a word. */
+  list(projectId: string, filter: ThreadFilter, query: ListQuery): Promise<Rows<ThreadRow>>
+  /**
+   * Sorts the words of the newest messages into the index. Postgres leaves them in a list that every search reads, until the
+   * list is long and some message has to wait for all of it to be sorted in; done often, neither takes notice.
+   */
+  tidySearch(): Promise<void>
+}
+
+/**
+ * A project may have a million threads, and a filter may leave one of them or nearly all. Where it leaves many, a page is
+ * full after a short walk along the list; where it leaves few, the filter's index names them. No plan is good for both,
+ * and Postgres knows too little of words and metadata to choose. So the walk is tried first and is short; then the filters
+ * are asked whether they leave few, and the first that does gives the page; else longer walks do.
+ */
+export function createThreadList(db: Db): ThreadList {
+  return {
+    async list(projectId, filter, query) {
+      const words = filter.q === undefined ? [] : await wordsOf(db, filter.q)
+      const values: unknown[] = []
+      const bind = (value: unknown): string => `$${values.push(value)}`
+      const conditions = await range(db, bind, projectId, filter, query)
+      const filters = filtersOf(bind, projectId, filter, words)
+      const backwards = query.before !== undefined && query.after === undefined
+      const direction = (query.order === 'asc') === backwards ? 'DESC' : 'ASC'
+      const page: Page = {
+        filters,
+        range: conditions.join(' AND '),
+        order: `ORDER BY t.created_at ${direction}, t.seq ${direction}`,
+        limit: query.limit + 1,
+      }
+      const found = await search(db, page, values)
+      const rows = found.slice(0, query.limit)
+      return { rows: backwards ? rows.toReversed() : rows, hasMore: found.length > query.limit }
+    },
+    async tidySearch() {
+      // Only the owner of an index may; who is not leaves it to Postgres itself.
+      await db.sql(`SELECT gin_clean_pending_list(c.oid) FROM pg_class c
+        WHERE c.oid = 'messages_by_term'::regclass AND pg_has_role(c.relowner, 'USAGE')`)
+    },
+  }
+}
+
+interface Page {
+  filters: FilterSql[]
+  /** Which threads of the list: project, time, cursors. */
+  range: string
+  order: string
+  limit: number
+}
+
+interface FilterSql {
+  /** Asked of the thread `t`; written so that no index of all threads is used for it. */
+  check: string
+  /** Selects the `id`s of all threads of the filter, some perhaps twice. */
+  all: string
+}
+
+const shortWalk = 300
+/** A filter that leaves no more than this leaves few. */
+const few = 2000
+const longWalks = [15_000, 100_000, 1_000_000, 10_000_000]
+
+async function search(db: Db, page: Page, values: unknown[]): Promise<ThreadRow[]> {
+  const { filters, range: conditions, order, limit } = page
+  if (filters.length === 0) {
+    return db.sql<ThreadRow>(
+      `SELECT t.* FROM threads t WHERE ${conditions} ${order} LIMIT ${limit}`,
+      values,
+    )
+  }
+  const near = await walk(db, page, values, shortWalk)
+  if (near) return near
+  for (const filter of filters) {
+    const found = await gather(db, page, values, filter)
+    if (found) return found
+  }
+  for (const length of longWalks) {
+    const found = await walk(db, page, values, length)
+    if (found) return found
+  }
+  return []
+}
+
+/** The page, if it is full after `length` threads, or if there are no more. */
+async function walk(
+  db: Db,
+  { filters, range: conditions, order, limit }: Page,
+  values: unknown[],
+  length: number,
+): Promise<ThreadRow[] | undefined> {
+  const rows = await db.sql<ThreadRow & { walked: string }>(
+    `WITH near AS MATERIALIZED (SELECT t.* FROM threads t WHERE ${conditions} ${order} LIMIT ${length}),
+       page AS MATERIALIZED (SELECT * FROM near t WHERE ${filters.map(({ check }) => check).join(' AND ')} ${order} LIMIT ${limit})
+     SELECT t.*, CASE WHEN (SELECT count(*) FROM page) < ${limit} THEN (SELECT count(*) FROM near) END AS walked
+     FROM (SELECT) always LEFT JOIN page t ON true ${order}`,
+    values,
+  )
+  const isFull = rows.length === limit
+  if (!isFull && Number(rows[0]?.walked) === length) return undefined
+  return rows.filter(({ id }) => id !== null)
+}
+
+/** The page, if the filter leaves few threads: those are fetched one by one, and asked for the other filters. */
+async function gather(
+  db: Db,
+  page: Page,
+  values: unknown[],
+  filter: FilterSql,
+): Promise<ThreadRow[] | undefined> {
+  const { range: conditions, order, limit } = page
+  const others = page.filters.filter((other) => other !== filter).map(({ check }) => check)
+  // Postgres must be told the type of a value that a statement does not use.
+  const used = `num_nulls(${values.map((_, i) => `$${i + 1}::text`).join(', ')}) >= 0`
+  return db.tx(async (tx) => {
+    // A bitmap that does not fit is checked row by row, and the words of a row take a while to find. For the few rows that
+    // are asked for, other processes take longer to start than to find them.
+    await tx.sql(
+      `SELECT set_config('work_mem', '64MB', true), set_config('max_parallel_workers_per_gather', '0', true)`,
+    )
+    const [counted] = await tx.sql<{ n: number }>(
+      `SELECT count(*)::integer AS n FROM (SELECT FROM (${filter.all}) a LIMIT ${few + 1}) f WHERE ${used}`,
+      values,
+    )
+    if (!counted || counted.n > few) return undefined
+    return tx.sql<ThreadRow>(
+      `WITH few AS MATERIALIZED (SELECT DISTINCT id FROM (${filter.all}) a), near AS MATERIALIZED (
+         SELECT f.* FROM few CROSS JOIN LATERAL
+           (SELECT t.* FROM threads t WHERE t.id = few.id AND ${conditions} OFFSET 0) f)
+       SELECT t.* FROM near t WHERE ${[...others, used].join(' AND ')} ${order} LIMIT ${limit}`,
+      values,
+    )
+  })
+}
+
+async function range(
+  db: Db,
+  bind: (value: unknown) => string,
+  projectId: string,
+  filter: ThreadFilter,
+  { order, after, before }: ListQuery,
+): Promise<string[]> {
+  const forward = order === 'asc'
+  const conditions = [`t.project_id = ${bind(projectId)}`]
+  const beyond = async (name: 'after' | 'before', id: string, sign: '<' | '>'): Promise<void> => {
+    const at = await cursor(db, projectId, name, id)
+    conditions.push(
+      `(t.created_at, t.seq) ${sign} (${bind(at.created_at)}::text::timestamptz, ${bind(at.seq)}::text::bigint)`,
+    )
+  }
+  if (after !== undefined) await beyond('after', after, forward ? '>' : '<')
+  if (before !== undefined) await beyond('before', before, forward ? '<' : '>')
+  if (filter.createdAfter) {
+    const next = new Date(filter.createdAfter.getTime() + 1000)
+    conditions.push(`t.created_at >= ${bind(next.toISOString())}::text::timestamptz`)
+  }
+  if (filter.createdBefore) {
+    conditions.push(`t.created_at < ${bind(filter.createdBefore.toISOString())}::text::timestamptz`)
+  }
+  // No filter, since it leaves nearly all: as many as there are runs at work are passed by.
+  if (filter.hasActiveRun === false) conditions.push(`NOT ${activeRun}`)
+  return conditions
+}
+
+async function cursor(db: Db, projectId: string, name: 'after' | 'before', id: string) {
+  // The time as text, since a Date would lose the microseconds.
+  const [found] = await db.sql<{ created_at: string; seq: string }>(
+    'SELECT created_at::text, seq FROM threads WHERE id = $1 AND project_id = $2',
+    [id, projectId],
+  )
+  if (!found) throw invalidParameter(name, `no object with id '${id}' is in this list`)
+  return found
+}
+
+const activeRun = 'EXISTS (SELECT FROM runs r WHERE r.thread_id = t.id AND r.holds_lock OFFSET 0)'
+
+/** Those first that are found out quickest. With OFFSET a subquery stays one, asked thread by thread. `$1` is the project. */
+function filtersOf(
+  bind: (value: unknown) => string,
+  projectId: string,
+  { metadata = {}, assistantId, hasActiveRun }: ThreadFilter,
+  words: string[],
+): FilterSql[] {
+  const filters: FilterSql[] = []
+  if (hasActiveRun) {
+    filters.push({
+      check: activeRun,
+      all: 'SELECT thread_id AS id FROM runs WHERE holds_lock AND project_id = $1',
+    })
+  }
+  for (const [key, value] of Object.entries(metadata)) {
+    const [k, v] = [`${bind(key)}::text`, `${bind(value)}::text`]
+    filters.push({
+      check: `t.metadata ->> ${k} = ${v}`,
+      all: `SELECT id FROM threads WHERE project_id = $1 AND metadata @> jsonb_build_object(${k}, ${v})`,
+    })
+  }
+  if (assistantId !== undefined) {
+    const id = `${bind(assistantId)}::text`
+    filters.push({
+      check: `EXISTS (SELECT FROM runs r WHERE r.assistant_id = ${id} AND r.thread_id = t.id OFFSET 0)`,
+      all: `SELECT thread_id AS id FROM runs WHERE project_id = $1 AND assistant_id = ${id}`,
+    })
+  }
+  if (words.length > 0) {
+    // As message_terms writes them; in quotes a word is taken as it is.
+    const quoted = words.map(
+      (word) => `'${projectId.slice(-8)}:${word.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`,
+    )
+    const said = `${bind(quoted.join(' & '))}::text::tsquery`
+    filters.push({
+      check: `EXISTS (SELECT FROM messages m WHERE ${terms} @@ (${said} && ('''' || chr(2) || t.id || '''')::tsquery)
+        AND ${written} OFFSET 0)`,
+      all: `SELECT thread_id AS id FROM messages m WHERE ${terms} @@ ${said} AND ${written}`,
+    })
+  }
+  return filters
+}
+
+// Exactly the expression and the condition of the index.
+const terms = 'message_terms(m.project_id, m.thread_id, m.content)'
+const written = `m.status <> 'in_progress' AND NOT m.superseded`
+
+/** What the same parser makes of a search as of a message. */
+async function wordsOf(db: Db, q: string): Promise<string[]> {
+  const [row] = await db.sql<{ words: string[] }>('SELECT search_words($1) AS words', [q])
+  if (!row || row.words.length === 0) {
+    throw invalidParameter('q', 'expected at least one word to look for.')
+  }
+  return row.words
+}
