@@ -36,6 +36,7 @@ export function aRun(given: Partial<RunRow> = {}): RunRow {
     truncation_strategy: { type: 'auto', last_messages: null },
     tool_choice: 'auto',
     parallel_tool_calls: true,
+    file_ids: [],
     ...given,
   }
 }

@@ -84,7 +84,11 @@ test('what a tool leaves out is filled in, as the original does', async () => {
       type: 'file_search',
       file_search: {
         max_num_results: 7,
-        ranking_options: { ranker: 'default_2024_08_21', score_threshold: 0 },
+        ranking_options: {
+          ranker: 'default_2024_08_21',
+          score_threshold: 0,
+          hybrid_search: null,
+        },
       },
     },
     { type: 'code_interpreter' },

@@ -26,7 +26,11 @@ export interface CallOptions {
 export type Caller = ReturnType<typeof createCaller>
 
 /** Calls paths below `/v1` with the headers that clients send. */
-export function createCaller({ baseUrl }: Pick<TestServer, 'baseUrl'>, key = 'any') {
+export function createCaller(
+  { baseUrl }: Pick<TestServer, 'baseUrl'>,
+  key = 'any',
+  dialect: 'v1' | 'v2' = 'v2',
+) {
   const send = async (
     method: string,
     path: string,
@@ -36,7 +40,7 @@ export function createCaller({ baseUrl }: Pick<TestServer, 'baseUrl'>, key = 'an
     const sent = raw ?? (body === undefined ? undefined : JSON.stringify(body))
     const all = {
       authorization: `Bearer ${key}`,
-      'openai-beta': 'assistants=v2',
+      'openai-beta': `assistants=${dialect}`,
       ...(sent !== undefined && { 'content-type': 'application/json' }),
       ...headers,
     }
@@ -50,7 +54,7 @@ export function createCaller({ baseUrl }: Pick<TestServer, 'baseUrl'>, key = 'an
       ...(signal && { signal }),
     })
     const text = await answer.text()
-    const isJson = answer.headers.get('content-type')?.startsWith('application/json')
+    const isJson = /^application\/json\b/.test(answer.headers.get('content-type') ?? '')
     return {
       status: answer.status,
       headers: answer.headers,

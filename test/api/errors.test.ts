@@ -113,19 +113,13 @@ describe('the key', () => {
 })
 
 describe('the beta header', () => {
-  test.each(['assistants=v2', 'assistants=v1, assistants=v2', 'realtime=v1,assistants=v2'])(
+  test.each(['assistants=v2', 'assistants=v1', 'realtime=v1,assistants=v2'])(
     'may be %j',
     async (beta) => {
       const answer = await api.get('/assistants', { headers: { 'openai-beta': beta } })
       expect(answer.status).toBe(200)
     },
   )
-
-  test('of v1 is told that v1 has ended', async () => {
-    const answer = await api.get('/assistants', { headers: { 'openai-beta': 'assistants=v1' } })
-    expect(refusal(answer)).toMatchObject({ status: 400 })
-    expect(answer.body.error.message).toMatch(/^The v1 Assistants API has been deprecated\./)
-  })
 
   test('is not needed for models', async () => {
     const answer = await api.get('/models', { headers: { 'openai-beta': undefined } })
@@ -308,13 +302,55 @@ describe('a body', () => {
 describe('a route', () => {
   test.each([
     ['GET', '/nothing'],
-    ['GET', '/threads'],
-    ['PUT', '/threads/thread_a'],
-    ['DELETE', '/threads/thread_a/runs/run_a'],
-    ['POST', '/threads/thread_a/runs/run_a/steps'],
-    ['GET', '/assistants/asst_a/files'],
+    ['POST', '/threads/thread_a/nothing'],
+    ['GET', '/threads/thread_a/runs/run_a/steps/step_a/nothing'],
   ])('%s %s does not exist', async (method, path) => {
     expect(refusal(await api.send(method, path))).toEqual(refused(404, 'Not found'))
+  })
+
+  test.each([
+    ['GET', '/threads/thread_a/runs/run_a/cancel', 'POST'],
+    ['PUT', '/threads/thread_a', 'DELETE, GET, HEAD, POST'],
+    ['DELETE', '/threads/thread_a/runs/run_a', 'GET, HEAD, POST'],
+    ['POST', '/threads/thread_a/runs/run_a/steps', 'GET, HEAD'],
+    ['PATCH', '/assistants', 'GET, HEAD, POST'],
+    ['POST', '/models', 'GET, HEAD'],
+    ['DELETE', '/models/a/b:c', 'GET, HEAD'],
+  ])('%s %s is of another method: %s', async (method, path, allowed) => {
+    const answer = await api.send(method, path)
+    const sentence =
+      `Not allowed to ${method} on /v1${path}. ` +
+      '(HINT: Perhaps you meant to use a different HTTP method?)'
+    expect(refusal(answer)).toEqual(refused(405, sentence, null, 'method_not_supported'))
+    expect(answer.headers.get('allow')).toBe(allowed)
+  })
+
+  test('tells its methods to OPTIONS, and answers HEAD without a body', async () => {
+    const options = await api.send('OPTIONS', '/assistants')
+    expect([options.status, options.headers.get('allow'), options.text]).toEqual([
+      204,
+      'GET, HEAD, POST',
+      '',
+    ])
+    expect(refusal(await api.send('OPTIONS', '/nothing'))).toEqual(refused(404, 'Not found'))
+    const head = (path: string) =>
+      fetch(`${server.baseUrl}${path}`, {
+        method: 'HEAD',
+        headers: { authorization: 'Bearer any', 'openai-beta': 'assistants=v2' },
+      })
+    const found = await head('/assistants')
+    expect([found.status, await found.text()]).toEqual([200, ''])
+    expect((await head('/threads/thread_a/runs/run_a/cancel')).status).toBe(405)
+  })
+
+  test('of another method says so only to those who have a key', async () => {
+    const { status } = await api.send(
+      'PUT',
+      '/assistants',
+      {},
+      { headers: { authorization: undefined } },
+    )
+    expect(status).toBe(401)
   })
 
   test('outside of /v1 does not exist either', async () => {

@@ -14,7 +14,7 @@ export interface SdkClient {
 }
 
 const shared =
-  'create-poll stream-helper stream-raw create-and-run lists crud functions cancel models'.split(
+  'create-poll stream-helper stream-raw create-and-run lists crud functions one-run cancel models files uploads'.split(
     ' ',
   )
 const programs = 'test/contract/programs'
@@ -27,6 +27,48 @@ export function nodeClient(packageName: string): SdkClient {
     env: {},
     scenarios: [...shared, 'to-readable-stream'],
   }
+}
+
+/** Of the generations that send assistants=v1; `dialect` is what reaches the server. */
+export function oldNodeClient(packageName: string, dialect: 'v1' | 'v2' = 'v1'): SdkClient {
+  const hasHelpers = packageName !== 'openai-4-20'
+  return {
+    name: `npm ${packageName}`,
+    command: [process.execPath, `${programs}/node-client.mjs`, packageName],
+    env: { GENERATION: 'v1', DIALECT: dialect },
+    scenarios: oldScenarios(dialect, hasHelpers),
+  }
+}
+
+/** What `scenariosOf` of the programs says too: a scenario that nobody runs is found out. */
+function oldScenarios(dialect: 'v1' | 'v2', hasHelpers: boolean): string[] {
+  const inV1 = dialect === 'v1'
+  return [
+    'create-poll',
+    'functions',
+    'lists',
+    'crud',
+    'cancel',
+    ...(inV1 ? ['files', 'retrieval'] : []),
+    ...(hasHelpers ? ['helpers', 'stream'] : []),
+    ...(hasHelpers && inV1 ? ['incomplete'] : []),
+  ]
+}
+
+/** Of the generations that send assistants=v1, as above. */
+export function oldPythonClient(
+  version: string,
+  dialect: 'v1' | 'v2' = 'v1',
+): SdkClient | undefined {
+  const client = pythonClient(version)
+  return (
+    client && {
+      ...client,
+      command: [client.command[0] ?? '', `${programs}/python_client_v1.py`],
+      env: { ...client.env, DIALECT: dialect },
+      scenarios: oldScenarios(dialect, version !== '1.3.9'),
+    }
+  )
 }
 
 /** Undefined where the set-up did not find a Python, or could not get this version. */

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, globSync, readFileSync } from 'node:fs'
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
@@ -7,8 +7,8 @@ import { startServer, type TestServer } from '../support/server.ts'
 
 /**
  * Recorded sessions of the original service, played against ours: the same requests with our ids in place of its own, and
- * answers that must be the same but for ids, times and the differences listed here. Ours may say more. The recordings are
- * the .NET client's (openai/openai-dotnet, tests/SessionRecords, MIT); those that need files are left to later.
+ * answers that must be the same but for ids, times and the differences listed here. The recordings are the .NET client's
+ * (openai/openai-dotnet, tests/SessionRecords, MIT).
  */
 const folder = '../shared/recordings'
 
@@ -54,8 +54,32 @@ const sessions: Record<string, Step[]> = {
   ],
 }
 
+/** Sessions that need what is not there yet; the list shrinks. */
+const waiting: Record<string, string> = {
+  BasicRunStepFunctionalityWorks: 'the code interpreter',
+  Pagination_CanRehydrateRunStepPageCollectionFromBytes: 'the code interpreter',
+  FileSearchWorks: 'file search',
+  FileSearchStreamingWorks: 'file search',
+}
+
 /** Where ours answers otherwise, and why. */
 const differences: Difference[] = [
+  {
+    why: 'the schema requires these of a message, whose answers had them in streams alone (spec D2)',
+    allows: ({ path, recorded }) =>
+      recorded === undefined &&
+      /(^|\.|\])(status|incomplete_details|incomplete_at|completed_at)$/.test(path),
+  },
+  {
+    why: 'the schema requires these of a step (spec D3)',
+    allows: ({ path, recorded }) =>
+      recorded === undefined && /(^|\.|\])(expired_at|metadata)$/.test(path),
+  },
+  {
+    why: "a message's `file_ids` was a slip of the original: it is `attachments` (spec D11)",
+    allows: ({ path, recorded, ours }) =>
+      path === 'attachments' && recorded === undefined && Array.isArray(ours),
+  },
   {
     why: 'ours is always `{}` where nothing is named; the original had two forms (spec D5, D10)',
     allows: ({ path, recorded, ours }) =>
@@ -96,6 +120,16 @@ describe.skipIf(!isThere)(
       )
     })
     afterAll(() => server[Symbol.asyncDispose]())
+
+    test.for(Object.entries(waiting))('%s waits for %s', ([name], { skip }) => {
+      expect(entriesOf(name)).not.toEqual([])
+      skip(`needs ${waiting[name]}`)
+    })
+
+    test('every recorded session is played or waits', () => {
+      const names = globSync('*.json', { cwd: folder }).map((file) => file.replace('.json', ''))
+      expect(new Set(names)).toEqual(new Set(Object.keys({ ...sessions, ...waiting })))
+    })
 
     test.each(Object.entries(sessions))(
       '%s is answered as it was recorded',
@@ -143,6 +177,7 @@ test('a difference that is not listed is found', () => {
     'gone: 1 was recorded, ours is undefined',
     'text: "a" was recorded, ours is "b"',
     'of: "run_a" was recorded, which is run_b here, ours is "run_c"',
+    'more: undefined was recorded, ours is 1',
   ])
 })
 
@@ -212,8 +247,8 @@ function createSession(baseUrl: string) {
       )
     }
     if (isObject(recorded) && isObject(ours)) {
-      return Object.entries(recorded).flatMap(([key, value]) =>
-        compareValues(path === '' ? key : `${path}.${key}`, value, ours[key], isRead),
+      return [...new Set([...Object.keys(recorded), ...Object.keys(ours)])].flatMap((key) =>
+        compareValues(path === '' ? key : `${path}.${key}`, recorded[key], ours[key], isRead),
       )
     }
     if (isTime(path, recorded) && isTime(path, ours)) return []

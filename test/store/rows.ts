@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 
 import { createLogger } from '../../log.ts'
 import { openStore, type Store } from '../../store/index.ts'
-import type { RunRow } from '../../store/rows.ts'
+import type { AssistantRow, RunRow } from '../../store/rows.ts'
 import type { NewRun } from '../../store/runs.ts'
 import { idFrom } from '../../wire/ids.ts'
 
@@ -14,7 +14,7 @@ export function openTestStore(databaseUrl: string): Promise<Store> {
 /** A queued run on a thread of its own. */
 export async function createRun(store: Store, given: Partial<NewRun> = {}): Promise<RunRow> {
   const { id: project_id } = await store.keys.defaultProject()
-  const assistant = await store.assistants.create({
+  const assistant: Omit<AssistantRow, 'seq'> = {
     id: idFrom('assistant', randomUUID()),
     project_id,
     name: null,
@@ -29,7 +29,8 @@ export async function createRun(store: Store, given: Partial<NewRun> = {}): Prom
     reasoning_effort: null,
     response_format: 'auto',
     created_at: new Date(),
-  })
+  }
+  await store.assistants.create(assistant, {})
   const { run } = await store.runs.create(
     {
       id: idFrom('run', randomUUID()),
@@ -47,7 +48,7 @@ export async function createRun(store: Store, given: Partial<NewRun> = {}): Prom
       additionalInstructions: null,
       ...given,
     },
-    { id: idFrom('thread', randomUUID()), tool_resources: {}, metadata: {} },
+    { id: idFrom('thread', randomUUID()), resources: {}, metadata: {} },
     [],
   )
   return run

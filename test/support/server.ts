@@ -10,6 +10,7 @@ import { serve, type Serving } from '../../local/serve.ts'
 import { createLogger } from '../../log.ts'
 import { createModels } from '../../models.ts'
 import { installRuntime } from '../../worker/index.ts'
+import { captureServer } from './http-capture.ts'
 import { startScriptedModel, type ScriptedModel } from './model.ts'
 
 export interface TestServer extends AsyncDisposable {
@@ -52,6 +53,7 @@ export async function startServer(env: Record<string, string> = {}): Promise<Tes
   await serving.working
   const stop = stack.move()
   const baseUrl = serving.url ?? ''
+  if (serving.url) captureServer(serving.url)
   return {
     baseUrl,
     client: new OpenAI({ baseURL: baseUrl, apiKey: 'test', maxRetries: 0 }),

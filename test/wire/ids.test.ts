@@ -8,11 +8,12 @@ const uuid = 'f81d4fae-7dec-11d0-a765-00a0c91e6bf6'
 const kinds = Object.keys(prefixes) as IdKind[]
 
 describe('an id', () => {
-  test.each(kinds)('of kind %s is its prefix and 24 letters and digits', (kind) => {
+  test.each(kinds)('of kind %s is its prefix and what the original put behind it', (kind) => {
+    const form = kind === 'vector_store' ? /^[0-9a-f]{32}$/ : /^[0-9A-Za-z]{24}$/
     for (const one of [uuid, randomUUID(), nil, last]) {
       const id = idFrom(kind, one)
       expect(id.startsWith(prefixes[kind])).toBe(true)
-      expect(id.slice(prefixes[kind].length)).toMatch(/^[0-9A-Za-z]{24}$/)
+      expect(id.slice(prefixes[kind].length)).toMatch(form)
     }
   })
 
