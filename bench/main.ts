@@ -1,4 +1,5 @@
 import { latency } from './latency.ts'
+import { lists } from './lists.ts'
 
 /**
  * `npm run bench -- <name> [options]`: measurements that anybody can repeat. Each starts what it
@@ -6,6 +7,7 @@ import { latency } from './latency.ts'
  */
 const benchmarks: Record<string, (args: string[], stop: AbortSignal) => Promise<void>> = {
   latency,
+  lists,
 }
 
 const [name = '', ...args] = process.argv.slice(2)
