@@ -1,16 +1,18 @@
 import type { Router } from '@koa/router'
 import { randomUUID } from 'node:crypto'
 
-import type { AssistantRow, ToolRow } from '../store/rows.ts'
+import type { AssistantRow, ToolResources, ToolRow } from '../store/rows.ts'
 import { notFound } from '../wire/errors.ts'
 import { idFrom } from '../wire/ids.ts'
+import type { AssistantDeleted } from '../wire/openai.ts'
 import { page } from '../wire/page.ts'
 import { presentAssistant } from '../wire/present/assistant.ts'
 import type { ApiDeps } from './app.ts'
 import { CreateAssistant, ModifyAssistant } from './assistants.schema.ts'
-import { pathId, readBody, type Context, type State } from './context.ts'
+import { bodyOf, pathId, readBody, type Context, type State } from './context.ts'
 import { ListQuery } from './lists.schema.ts'
-import { filledTool, storedResources } from './tools.ts'
+import { filledTool, namedResources } from './tools.ts'
+import * as v1 from './v1.schema.ts'
 import { parseQuery } from './validation.ts'
 
 export function assistantRoutes(router: Router<State>, { store }: ApiDeps): void {
@@ -27,25 +29,29 @@ export function assistantRoutes(router: Router<State>, { store }: ApiDeps): void
   }
 
   async function create(ctx: Context): Promise<void> {
-    const body = await readBody(ctx, CreateAssistant)
+    const schemas = { v1: v1.CreateAssistant, v2: CreateAssistant }
+    const body = await readBody(ctx, bodyOf<CreateAssistant & WithFiles>(ctx, schemas))
+    const { work, projectId } = ctx.state
     const tools = body.tools.map(filledTool)
-    const row = await store.assistants.create({
-      id: idFrom('assistant', randomUUID()),
-      project_id: ctx.state.projectId,
+    const assistant: Omit<AssistantRow, 'seq'> = {
+      id: idFrom('assistant', work?.id ?? randomUUID()),
+      project_id: projectId,
       name: body.name ?? null,
       description: body.description ?? null,
       model: body.model,
       instructions: body.instructions ?? null,
       tools,
-      tool_resources: assistantResources(tools, body.tool_resources),
+      tool_resources: assistantResources(tools),
       metadata: body.metadata ?? {},
       temperature: body.temperature,
       top_p: body.top_p,
       reasoning_effort: body.reasoning_effort ?? null,
       response_format: body.response_format ?? 'auto',
       created_at: new Date(),
-    })
-    ctx.body = presentAssistant(row)
+    }
+    const named = body.file_ids ? { files: body.file_ids } : namedResources(body.tool_resources)
+    const before = work?.isRepeated && (await store.assistants.get(projectId, assistant.id))
+    ctx.body = presentAssistant(before || (await store.assistants.create(assistant, named)))
   }
 
   async function get(ctx: Context): Promise<void> {
@@ -54,16 +60,23 @@ export function assistantRoutes(router: Router<State>, { store }: ApiDeps): void
 
   async function modify(ctx: Context): Promise<void> {
     const id = pathId(ctx, 'assistant_id', 'assistant')
-    const body = await readBody(ctx, ModifyAssistant, () => find(ctx))
-    const { metadata, tools, tool_resources, response_format, ...plain } = body
-    const row = await store.assistants.modify(ctx.state.projectId, id, (before) => {
-      const toolsNow = tools?.map(filledTool) ?? before.tools
+    const schemas = { v1: v1.ModifyAssistant, v2: ModifyAssistant }
+    const schema = bodyOf<ModifyAssistant & WithFiles>(ctx, schemas)
+    const body = await readBody(ctx, schema, () => find(ctx))
+    const { metadata, tools: given, tool_resources, file_ids, response_format, ...plain } = body
+    const tools = given?.map(filledTool)
+    const named =
+      ctx.state.dialect === 'v1'
+        ? { files: 'set' as const, fileIds: file_ids, tools }
+        : namedResources(tool_resources)
+    const row = await store.assistants.modify(ctx.state.projectId, id, named, (before, settled) => {
+      const toolsNow = tools ?? before.tools
       return {
         ...(Object.fromEntries(
           Object.entries(plain).filter(([, value]) => value !== undefined),
         ) as Partial<AssistantRow>),
         tools: toolsNow,
-        tool_resources: assistantResources(toolsNow, tool_resources, before),
+        tool_resources: assistantResources(toolsNow, { ...before.tool_resources, ...settled }),
         ...(response_format !== undefined && { response_format: response_format ?? 'auto' }),
         metadata,
       }
@@ -75,7 +88,7 @@ export function assistantRoutes(router: Router<State>, { store }: ApiDeps): void
   async function remove(ctx: Context): Promise<void> {
     const id = pathId(ctx, 'assistant_id', 'assistant')
     if (!(await store.assistants.delete(ctx.state.projectId, id))) throw notFound('assistant', id)
-    ctx.body = { id, object: 'assistant.deleted', deleted: true }
+    ctx.body = { id, object: 'assistant.deleted', deleted: true } satisfies AssistantDeleted
   }
 
   async function find(ctx: Context): Promise<AssistantRow> {
@@ -86,13 +99,11 @@ export function assistantRoutes(router: Router<State>, { store }: ApiDeps): void
   }
 }
 
+/** What a client of v1 says in place of `tool_resources`. */
+type WithFiles = { file_ids?: string[] | undefined }
+
 /** An assistant with a code interpreter always shows its list of files, even an empty one. */
-function assistantResources(
-  tools: ToolRow[],
-  given: Parameters<typeof storedResources>[0],
-  before?: AssistantRow,
-): AssistantRow['tool_resources'] {
-  const resources = { ...before?.tool_resources, ...storedResources(given) }
+function assistantResources(tools: ToolRow[], resources: ToolResources = {}): ToolResources {
   const hasInterpreter = tools.some(({ type }) => type === 'code_interpreter')
   return {
     ...(hasInterpreter && { code_interpreter: { file_ids: [] } }),

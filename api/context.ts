@@ -1,7 +1,9 @@
 import type { ParameterizedContext } from 'koa'
 
+import type { Work } from '../store/idempotency.ts'
 import type { ProjectRow } from '../store/rows.ts'
-import { badJson, tooLarge, wrongContentType } from '../wire/errors.ts'
+import type { Dialect } from '../wire/dialect.ts'
+import { ApiError, badJson, clientGone, tooLarge, wrongContentType } from '../wire/errors.ts'
 import type { RunStream } from './run-stream.ts'
 import { assertId, parse, type NamedId } from './validation.ts'
 import type { z } from 'zod'
@@ -10,14 +12,21 @@ import type { z } from 'zod'
 export interface State {
   requestId: string
   projectId: ProjectRow['id']
+  /** Which Assistants API the client speaks; undefined where it does not say. */
+  dialect?: Dialect | undefined
   rawBody?: Buffer
+  /** The body as it was parsed, for errors about what it refers to. */
+  body?: unknown
   /** Set where the answer is a stream. */
   stream?: RunStream
+  /** This POST as it is remembered: ids derived from it are the same when it is carried out again. */
+  work?: Work
 }
 
 export type Context = ParameterizedContext<State> & { params: Record<string, string> }
 
-const bodyLimitBytes = 32 * 1024 * 1024
+/** A body of JSON. */
+export const bodyLimitBytes = 32 * 1024 * 1024
 
 /** An id from the path, once it has the form of one: `pathId(ctx, 'thread_id', 'thread')`. */
 export function pathId(ctx: Context, param: string, kind: NamedId): string {
@@ -36,25 +45,52 @@ export async function readBody<Schema extends z.ZodType>(
   parentExists?: () => Promise<unknown>,
 ): Promise<z.output<Schema>> {
   try {
-    return parse(schema, await readJson(ctx))
+    ctx.state.body = await readJson(ctx)
+    return parse(schema, ctx.state.body)
   } catch (error) {
     await parentExists?.()
     throw error
   }
 }
 
+/** The schema of a body in the dialect of the request. Both give the same, so that a handler knows one kind of input. */
+export function bodyOf<Output>(
+  ctx: Context,
+  schemas: Record<Dialect, z.ZodType<Output>>,
+): z.ZodType<Output> {
+  return schemas[ctx.state.dialect ?? 'v2']
+}
+
 /** The bytes of the body; read once, whoever asks first. */
 export async function rawBody(ctx: Context): Promise<Buffer> {
   if (ctx.state.rawBody) return ctx.state.rawBody
+  ctx.state.rawBody = await readBytes(ctx, bodyLimitBytes)
+  return ctx.state.rawBody
+}
+
+/** The bytes of the body, up to a limit. Throws tooLarge, and clientGone where the body breaks off. */
+export async function readBytes(ctx: Context, limitBytes: number): Promise<Buffer> {
+  if (Number(ctx.get('content-length')) > limitBytes) throw refusedUnread(ctx, limitBytes)
   const chunks: Buffer[] = []
   let size = 0
-  for await (const chunk of ctx.req as AsyncIterable<Buffer>) {
-    size += chunk.length
-    if (size > bodyLimitBytes) throw tooLarge(bodyLimitBytes)
-    chunks.push(chunk)
+  try {
+    // A request that is destroyed takes the connection with it, and the answer that says why.
+    const arriving = ctx.req.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>
+    for await (const chunk of arriving) {
+      size += chunk.length
+      if (size > limitBytes) throw refusedUnread(ctx, limitBytes)
+      chunks.push(chunk)
+    }
+  } catch (error) {
+    throw error instanceof ApiError ? error : clientGone()
   }
-  ctx.state.rawBody = Buffer.concat(chunks)
-  return ctx.state.rawBody
+  return Buffer.concat(chunks)
+}
+
+/** The rest of the body is not waited for, so the connection cannot be used again. */
+function refusedUnread(ctx: Context, limitBytes: number): Error {
+  ctx.set('connection', 'close')
+  return tooLarge(limitBytes)
 }
 
 async function readJson(ctx: Context): Promise<unknown> {

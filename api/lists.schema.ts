@@ -1,10 +1,10 @@
 import { z } from 'zod'
-import { DEFAULT_PAGE_SIZE, MAX_ID_CHARS, MAX_PAGE_SIZE } from '../wire/limits.ts'
+import { DEFAULT_PAGE_SIZE, MAX_ID_CHARS, MAX_PAGE_SIZE, MAX_WAIT_SECONDS } from '../wire/limits.ts'
 import type * as Official from '../wire/openai.ts'
 import { id, list, queryInteger, text } from './validation.ts'
 import type { Accepts, Holds, SameKeys } from './validation.ts'
 
-const page = {
+export const page = {
   limit: queryInteger(1, MAX_PAGE_SIZE).default(DEFAULT_PAGE_SIZE),
   order: z.enum(['asc', 'desc']).default('desc'),
   after: text(MAX_ID_CHARS).optional(),
@@ -24,6 +24,9 @@ export type ListMessagesQuery = z.infer<typeof ListMessagesQuery>
 
 export const ListStepsQuery = z.strictObject({ ...page, include: include.default([]) })
 export type ListStepsQuery = z.infer<typeof ListStepsQuery>
+
+/** Ours: how long the answer may be held until the run settles. */
+export const GetRunQuery = z.strictObject({ wait: queryInteger(0, MAX_WAIT_SECONDS).optional() })
 
 /** For creating a run, and for reading one step. */
 export const IncludeQuery = z.strictObject({ include: include.default([]) })

@@ -27,12 +27,12 @@ export const ContentPart = z.discriminatedUnion('type', [
 ])
 export type ContentPart = z.infer<typeof ContentPart>
 
-const contentText = text(MAX_MESSAGE_TEXT_CHARS).check((ctx) => {
+export const ContentText = text(MAX_MESSAGE_TEXT_CHARS).check((ctx) => {
   if (ctx.value === '') refuse(ctx, emptyContent)
 })
 
 /** Kept as the client sent it: a string, or parts. */
-export const Content = z.union([contentText, list(ContentPart, { of: 'objects', minimum: 1 })])
+export const Content = z.union([ContentText, list(ContentPart, { of: 'objects', minimum: 1 })])
 export type Content = z.infer<typeof Content>
 
 /** The schema misplaces its `required`; a file without tools would be dropped in silence, so both are. */

@@ -2,15 +2,17 @@ import type { Router } from '@koa/router'
 import { randomUUID } from 'node:crypto'
 
 import type { ContentPart, MessageRow } from '../store/rows.ts'
-import type { NewMessage } from '../store/runs.ts'
+import type { NewMessage } from '../store/thread-rows.ts'
 import { notFound } from '../wire/errors.ts'
 import { idFrom } from '../wire/ids.ts'
+import type { MessageDeleted } from '../wire/openai.ts'
 import { page } from '../wire/page.ts'
 import { presentMessage } from '../wire/present/message.ts'
 import type { ApiDeps } from './app.ts'
-import { pathId, readBody, type Context, type State } from './context.ts'
+import { bodyOf, pathId, readBody, type Context, type State } from './context.ts'
 import { ListMessagesQuery } from './lists.schema.ts'
 import { CreateMessage, ModifyMessage, type ContentPart as GivenPart } from './messages.schema.ts'
+import * as v1 from './v1.schema.ts'
 import { parseQuery } from './validation.ts'
 
 export function messageRoutes(router: Router<State>, { store }: ApiDeps): void {
@@ -30,9 +32,12 @@ export function messageRoutes(router: Router<State>, { store }: ApiDeps): void {
 
   async function create(ctx: Context): Promise<void> {
     const threadId = pathId(ctx, 'thread_id', 'thread')
-    const body = await readBody(ctx, CreateMessage, () => findThread(ctx))
-    const row = await store.messages.create(ctx.state.projectId, threadId, newMessage(body))
-    ctx.body = presentMessage(row)
+    const schema = bodyOf<CreateMessage>(ctx, { v1: v1.CreateMessage, v2: CreateMessage })
+    const body = await readBody(ctx, schema, () => findThread(ctx))
+    const { work, projectId } = ctx.state
+    const message = { ...newMessage(body), ...(work && { id: idFrom('message', work.id) }) }
+    const before = work?.isRepeated && (await store.messages.get(projectId, message.id))
+    ctx.body = presentMessage(before || (await store.messages.create(projectId, threadId, message)))
   }
 
   async function get(ctx: Context): Promise<void> {
@@ -50,7 +55,7 @@ export function messageRoutes(router: Router<State>, { store }: ApiDeps): void {
   async function remove(ctx: Context): Promise<void> {
     const { id } = await find(ctx)
     await store.messages.delete(ctx.state.projectId, id)
-    ctx.body = { id, object: 'thread.message.deleted', deleted: true }
+    ctx.body = { id, object: 'thread.message.deleted', deleted: true } satisfies MessageDeleted
   }
 
   async function findThread(ctx: Context): Promise<string> {

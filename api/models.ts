@@ -1,7 +1,8 @@
 import type { Router } from '@koa/router'
 
 import type { ListedModel } from '../models.ts'
-import { ApiError } from '../wire/errors.ts'
+import { modelNotFound } from '../wire/errors.ts'
+import type { Model } from '../wire/openai.ts'
 import type { ApiDeps } from './app.ts'
 import type { Context, State } from './context.ts'
 
@@ -18,20 +19,11 @@ export function modelRoutes(router: Router<State>, { models }: ApiDeps): void {
   async function get(ctx: Context): Promise<void> {
     const name = ctx.params['name'] ?? ''
     const found = (await models.list()).find(({ id }) => id === name)
-    if (!found) {
-      throw new ApiError(
-        404,
-        `The model '${name}' does not exist or you do not have access to it.`,
-        {
-          param: 'model',
-          code: 'model_not_found',
-        },
-      )
-    }
+    if (!found) throw modelNotFound(name)
     ctx.body = present(found)
   }
 }
 
-function present({ id, created, ownedBy }: ListedModel) {
+function present({ id, created, ownedBy }: ListedModel): Model {
   return { id, object: 'model', created, owned_by: ownedBy }
 }

@@ -34,15 +34,21 @@ const TruncationStrategy = z
   })
 export type TruncationStrategy = z.infer<typeof TruncationStrategy>
 
-const NamedToolChoice = z
-  .strictObject({
-    type: z.enum(['function', 'code_interpreter', 'file_search']),
-    function: z.strictObject({ name: text(MAX_FUNCTION_NAME_CHARS, 1) }).optional(),
-  })
-  .check((ctx) => {
-    if (ctx.value.type !== 'function' || ctx.value.function) return
-    refuse(ctx, missingParameter, ['function'])
-  })
+/** `types` are the tools by the names of a dialect. */
+export function namedToolChoice<const Types extends readonly ['function', ...string[]]>(
+  types: Types,
+) {
+  return z
+    .strictObject({
+      type: z.enum(types),
+      function: z.strictObject({ name: text(MAX_FUNCTION_NAME_CHARS, 1) }).optional(),
+    })
+    .check((ctx) => {
+      if (ctx.value.type !== 'function' || ctx.value.function) return
+      refuse(ctx, missingParameter, ['function'])
+    })
+}
+const NamedToolChoice = namedToolChoice(['function', 'code_interpreter', 'file_search'])
 export const ToolChoice = z.union([z.enum(['none', 'auto', 'required']), NamedToolChoice])
 export type ToolChoice = z.infer<typeof ToolChoice>
 

@@ -11,14 +11,15 @@ import { page } from '../wire/page.ts'
 import { presentRun } from '../wire/present/run.ts'
 import { isSettled } from '../wire/run-status.ts'
 import type { ApiDeps } from './app.ts'
-import { pathId, readBody, type Context, type State } from './context.ts'
-import { IncludeQuery, ListQuery } from './lists.schema.ts'
+import { bodyOf, pathId, readBody, type Context, type State } from './context.ts'
+import { GetRunQuery, IncludeQuery, ListQuery } from './lists.schema.ts'
 import { newMessage } from './messages.ts'
 import { onClose, streamRun } from './run-stream.ts'
 import { CreateRun, CreateThreadAndRun, ModifyRun, SubmitToolOutputs } from './runs.schema.ts'
 import { CreateThread } from './threads.schema.ts'
 import { newThread } from './threads.ts'
-import { filledTool, storedResources } from './tools.ts'
+import { filledTool, namedResources } from './tools.ts'
+import * as v1 from './v1.schema.ts'
 import { parse, parseQuery } from './validation.ts'
 
 /** What poll helpers sleep between two looks where they do not announce themselves; the SDKs' own default is seconds. */
@@ -39,7 +40,8 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
   async function create(ctx: Context): Promise<void> {
     const threadId = pathId(ctx, 'thread_id', 'thread')
     parseQuery(IncludeQuery, ctx.query)
-    const body = await readBody(ctx, CreateRun, () => findThread(ctx))
+    const schema = bodyOf<CreateRun>(ctx, { v1: v1.CreateRun, v2: CreateRun })
+    const body = await readBody(ctx, schema, () => findThread(ctx))
     const messages = (body.additional_messages ?? []).map(newMessage)
     await begin(ctx, body, (run) =>
       store.runs.create(run, threadId as RunRow['thread_id'], messages),
@@ -47,12 +49,14 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
   }
 
   async function createThreadAndRun(ctx: Context): Promise<void> {
-    const { thread: given, tool_resources, ...body } = await readBody(ctx, CreateThreadAndRun)
+    const schemas = { v1: v1.CreateThreadAndRun, v2: CreateThreadAndRun }
+    const schema = bodyOf<CreateThreadAndRun>(ctx, schemas)
+    const { thread: given, tool_resources, ...body } = await readBody(ctx, schema)
     const { thread, messages } = newThread(given ?? parse(CreateThread, {}))
     messages.push(...(body.additional_messages ?? []).map(newMessage))
     await begin(ctx, body, (run) =>
       store.runs.create(
-        { ...run, ...(tool_resources && { toolResources: storedResources(tool_resources) }) },
+        { ...run, ...(tool_resources && { toolResources: namedResources(tool_resources) }) },
         thread,
         messages,
       ),
@@ -66,6 +70,10 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
     insert: (run: NewRun) => Promise<PendingCommand>,
   ): Promise<void> {
     const run = newRun(ctx, body)
+    // An earlier attempt may have come this far, in a process that died before it could answer.
+    const before = ctx.state.work?.isRepeated && (await store.runs.get(run.project_id, run.id))
+    if (before)
+      return body.stream ? streamRun(deps, ctx, { runId: run.id, after: 0 }) : answer(ctx, before)
     if (!body.stream) {
       const start = await insert(run)
       engine.deliver(run.id, [start])
@@ -101,7 +109,9 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
 
   async function get(ctx: Context): Promise<void> {
     const isPoll = ctx.get('x-stainless-poll-helper') === 'true'
-    answer(ctx, isPoll ? await findSettled(ctx) : await find(ctx))
+    const { wait: waitS } = parseQuery(GetRunQuery, ctx.query)
+    const ms = waitS === undefined ? (isPoll ? holdMs : 0) : waitS * 1000
+    answer(ctx, ms > 0 ? await findSettled(ctx, ms) : await find(ctx))
   }
 
   async function list(ctx: Context): Promise<void> {
@@ -126,18 +136,14 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
     ctx.body = presentRun(row)
   }
 
-  /** The run once it is settled, or as it is when the client should ask again. */
-  async function findSettled(ctx: Context): Promise<RunRow> {
+  /** The run once it is settled, or as it is after `ms`. */
+  async function findSettled(ctx: Context, ms: number): Promise<RunRow> {
     const run = await find(ctx)
     if (isSettled(run.status)) return run
     const after = await store.events.tip(run.id)
     const again = await find(ctx)
     if (isSettled(again.status)) return again
-    const signal = AbortSignal.any([
-      onClose(ctx).signal,
-      AbortSignal.timeout(holdMs),
-      deps.draining,
-    ])
+    const signal = AbortSignal.any([onClose(ctx).signal, AbortSignal.timeout(ms), deps.draining])
     for await (const events of store.events.follow(run.id, after, { signal })) {
       if (events.some(({ event }) => endsStream(event))) break
     }
@@ -178,7 +184,7 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
     const now = new Date()
     const lifeS = body.expires_after_seconds ?? deps.runExpiresAfterS
     return {
-      id: idFrom('run', randomUUID()),
+      id: idFrom('run', ctx.state.work?.id ?? randomUUID()),
       project_id: ctx.state.projectId,
       assistant_id: body.assistant_id as RunRow['assistant_id'],
       metadata: body.metadata ?? {},

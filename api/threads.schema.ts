@@ -2,7 +2,7 @@ import { z } from 'zod'
 import type * as Official from '../wire/openai.ts'
 import { Metadata, MetadataChange, ToolResourceIds, ToolResources } from './assistants.schema.ts'
 import { CreateMessage } from './messages.schema.ts'
-import { list } from './validation.ts'
+import { id, list } from './validation.ts'
 import type { Holds, SameKeys } from './validation.ts'
 
 export const CreateThread = z.strictObject({
@@ -17,6 +17,13 @@ export const ModifyThread = z.strictObject({
   metadata: MetadataChange.nullish(),
 })
 export type ModifyThread = z.infer<typeof ModifyThread>
+
+/** Ours. Without a message, everything is taken along. */
+export const ForkThread = z.strictObject({
+  message_id: id('message').nullish(),
+  metadata: MetadataChange.nullish(),
+})
+export type ForkThread = z.infer<typeof ForkThread>
 
 // --- ties: drift between these schemas and the official package does not compile -------------
 

@@ -58,12 +58,18 @@ export function parseQuery<Schema extends z.ZodType>(
   return parse(schema, Object.fromEntries(values))
 }
 
-export type NamedId = keyof typeof prefixes | 'file' | 'vector_store'
+export type NamedId = keyof typeof prefixes
 
 /** Refuses an id in a path that cannot be one: `undefined`, or characters that no id has. */
 export function assertId(param: string, value: string, kind: NamedId): void {
   const error = idError(value, kind)
   if (error) throw error(param)
+}
+
+/** Where a string stands in a body: `tools[1].type`; undefined where it does not. */
+export function pathOf(wanted: string, body: unknown): string | undefined {
+  const path = findIn(body, wanted)
+  return path && pathText(path)
 }
 
 // --- what schemas are built from ------------------------------------------------------------
@@ -316,6 +322,19 @@ function valueAt(body: unknown, path: Path): unknown {
   return value
 }
 
+function findIn(value: unknown, wanted: string): Path | undefined {
+  if (value === wanted) return []
+  if (typeof value !== 'object' || value === null) return undefined
+  const entries: [PropertyKey, unknown][] = Array.isArray(value)
+    ? [...value.entries()]
+    : Object.entries(value)
+  for (const [key, inner] of entries) {
+    const path = findIn(inner, wanted)
+    if (path) return [key, ...path]
+  }
+  return undefined
+}
+
 /** tools[1].type */
 function pathText(path: Path): string {
   if (path.length === 0) return 'body'
@@ -335,8 +354,6 @@ function idError(value: string, kind: NamedId): ((path: string) => ApiError) | u
 
 /** As the texts name it: 'thread', without the joint. */
 function prefixOf(kind: NamedId): string {
-  if (kind === 'file') return 'file'
-  if (kind === 'vector_store') return 'vs'
   return prefixes[kind].slice(0, -1)
 }
 

@@ -1,6 +1,12 @@
 import type { Logger } from '../log.ts'
+import { createBlobLedger } from './blob-ledger.ts'
+import { settlePlace } from './blob-place.ts'
+import { noBlobs, type Blobs } from './blobs.ts'
+import { createAssistantFiles, type AssistantFiles } from './assistant-files.ts'
+import { createAssistants, type Assistants } from './assistants.ts'
 import { openDb, type Db } from './db.ts'
 import { openEventLog, type EventLog } from './events.ts'
+import { createFiles, type Files } from './files.ts'
 import { createIdempotency, type Idempotency } from './idempotency.ts'
 import { createKeys, type Keys } from './keys.ts'
 import { createMessages, type Messages } from './messages.ts'
@@ -8,26 +14,30 @@ import { migrate } from './migrations/index.ts'
 import { defineModels } from './models/index.ts'
 import { createObjects, type Objects } from './objects.ts'
 import { createOutbox, type Outbox } from './outbox.ts'
-import type {
-  AssistantRow,
-  MessageRow,
-  RunRow,
-  RunStepRow,
-  ThreadRow,
-  ToolCallRow,
-} from './rows.ts'
+import type { MessageRow, RunRow, RunStepRow, ToolCallRow } from './rows.ts'
+import { createPassedObjects, type PassedObjects } from './passed-objects.ts'
+import { createPassedUsage, type PassedUsage } from './passed-usage.ts'
 import { createRuns, type Runs } from './runs.ts'
 import { listPage, type ListQuery, type Rows } from './lists.ts'
+import { createExports, type Exports } from './export.ts'
+import { createThreadFork, type ThreadFork } from './thread-fork.ts'
+import { createThreadImport, type ThreadImport } from './thread-import.ts'
+import { createThreadList, type ThreadList } from './thread-list.ts'
 import { createThreads, type Threads } from './threads.ts'
 import { createToolCalls, type ToolCalls } from './tool-calls.ts'
 import { createTurns, type Turns } from './turns.ts'
+import { createUploads, type Uploads } from './uploads.ts'
 
 /** All that outlives a process. The only way in for other folders is `openStore`. */
 export interface Store extends AsyncDisposable {
   db: Db
   keys: Keys
-  assistants: Objects<AssistantRow>
-  threads: Omit<Objects<ThreadRow>, 'create' | 'delete'> & Threads
+  assistants: Assistants
+  assistantFiles: AssistantFiles
+  threads: Threads & ThreadList & ThreadFork & ThreadImport
+  exports: Exports
+  files: Files
+  uploads: Uploads
   messages: Omit<Objects<MessageRow>, 'create'> & Messages
   runs: Omit<Objects<RunRow>, 'create'> & Runs
   steps: Steps
@@ -36,6 +46,8 @@ export interface Store extends AsyncDisposable {
   events: EventLog
   outbox: Outbox
   idempotency: Idempotency
+  passedObjects: PassedObjects
+  passedUsage: PassedUsage
 }
 
 export interface Steps {
@@ -45,25 +57,44 @@ export interface Steps {
   calls(steps: RunStepRow[]): Promise<Map<string, ToolCallRow[]>>
 }
 
-/** Opens the store and brings its schema up to date. */
+/** Opens the store and brings its schema up to date. Without `blobs` it has no bytes of files; it does not close them. */
 export async function openStore(options: {
   databaseUrl: string
   log: Logger
   maxConnections?: number
+  blobs?: Blobs
 }): Promise<Store> {
   const db = openDb(options.databaseUrl, options.maxConnections ?? 20)
   const applied = await migrate(db.sequelize)
   if (applied.length > 0) options.log.info({ applied }, 'the schema has been brought up to date')
+  if (options.blobs) {
+    await settlePlace(db, options.blobs).catch(async (error: unknown) => {
+      await db.sequelize.close()
+      throw error
+    })
+  }
+  const ledger = createBlobLedger(db, options.blobs ?? noBlobs, options.log)
   const models = defineModels(db.sequelize)
   const events = openEventLog(db, options)
   const turns = createTurns(db, events, options.log)
+  const idempotency = createIdempotency(db)
+  const passedUsage = createPassedUsage(db, options.log)
   return {
     db,
     events,
     turns,
     keys: createKeys(db),
-    assistants: createObjects(db, models.assistants),
-    threads: { ...createObjects(db, models.threads), ...createThreads(db, events) },
+    assistants: createAssistants(db, createObjects(db, models.assistants)),
+    assistantFiles: createAssistantFiles(db),
+    threads: {
+      ...createThreads(db, events, createObjects(db, models.threads)),
+      ...createThreadList(db),
+      ...createThreadFork(db),
+      ...createThreadImport(db),
+    },
+    exports: createExports(db),
+    files: createFiles(db, models.files, ledger),
+    uploads: createUploads(db, ledger),
     messages: { ...createObjects(db, models.messages), ...createMessages(db) },
     runs: { ...createObjects(db, models.runs), ...createRuns(db, events, options.log) },
     steps: {
@@ -86,9 +117,14 @@ export async function openStore(options: {
     },
     toolCalls: createToolCalls(db, events),
     outbox: createOutbox(db),
-    idempotency: createIdempotency(db),
+    idempotency,
+    passedObjects: createPassedObjects(db),
+    passedUsage,
     async [Symbol.asyncDispose]() {
+      await ledger[Symbol.asyncDispose]()
+      await idempotency[Symbol.asyncDispose]()
       await turns[Symbol.asyncDispose]()
+      await passedUsage[Symbol.asyncDispose]()
       await events[Symbol.asyncDispose]()
       await db.sequelize.close()
     },

@@ -18,7 +18,6 @@ export interface Rows<Row> {
 
 interface Sequenced {
   id: string
-  /** Threads have none: they are never listed. */
   seq?: string
 }
 

@@ -68,9 +68,84 @@ export interface AssistantRow extends Settings {
 export interface ThreadRow {
   id: Id<'thread'>
   project_id: Id<'project'>
+  seq: string
   created_at: Date
   tool_resources: ToolResources
   metadata: Metadata
+}
+
+export interface FileRow {
+  id: Id<'file'>
+  project_id: Id<'project'>
+  seq: string
+  created_at: Date
+  expires_at: Date | null
+  /** bigint, which `pg` hands over as text. */
+  bytes: string
+  filename: string
+  purpose: string
+  /** As the client said, if it did. */
+  mime_type: string | null
+  /** The key of the bytes in the blob store. */
+  blob: string
+}
+
+export type UploadStatus = 'pending' | 'completed' | 'cancelled' | 'expired'
+
+export interface UploadRow {
+  id: Id<'upload'>
+  project_id: Id<'project'>
+  created_at: Date
+  expires_at: Date
+  filename: string
+  bytes: string
+  purpose: string
+  mime_type: string
+  status: UploadStatus
+  /** Seconds that the file will live; null for ever. */
+  file_expires_after_s: number | null
+  file_id: Id<'file'> | null
+  /** What it was completed with; null before. */
+  part_ids: string[] | null
+  md5: string | null
+}
+
+export interface UploadPartRow {
+  id: Id<'part'>
+  upload_id: Id<'upload'>
+  created_at: Date
+  bytes: string
+  blob: string
+}
+
+export interface VectorStoreRow {
+  id: Id<'vector_store'>
+  project_id: Id<'project'>
+  seq: string
+  created_at: Date
+  name: string | null
+  description: string | null
+  metadata: Metadata
+  /** Days after the last use; null for ever. */
+  expires_after_days: number | null
+  last_active_at: Date
+}
+
+export interface VectorStoreFileRow {
+  vector_store_id: Id<'vector_store'>
+  file_id: Id<'file'>
+  seq: string
+  created_at: Date
+  status: 'in_progress' | 'completed' | 'cancelled' | 'failed'
+  attributes: Json
+  chunking_strategy: Json
+}
+
+export interface AssistantFileRow {
+  assistant_id: Id<'assistant'>
+  file_id: Id<'file'>
+  seq: string
+  created_at: Date
 }
 
 export type MessageStatus = 'in_progress' | 'incomplete' | 'completed'
@@ -81,6 +156,11 @@ export type ContentPart =
   | { type: 'image_file'; image_file: { file_id: string; detail: string } }
   | { type: 'image_url'; image_url: { url: string; detail: string } }
 
+export interface Attachment {
+  file_id: string
+  tools: { type: 'code_interpreter' | 'file_search' }[]
+}
+
 export interface MessageRow {
   id: Id<'message'>
   project_id: Id<'project'>
@@ -90,7 +170,7 @@ export interface MessageRow {
   role: 'user' | 'assistant'
   status: MessageStatus
   content: ContentPart[]
-  attachments: Json[]
+  attachments: Attachment[]
   metadata: Metadata
   assistant_id: Id<'assistant'> | null
   run_id: Id<'run'> | null
@@ -144,6 +224,8 @@ export interface RunRow extends Settings {
   usage: Usage | null
   max_prompt_tokens: number | null
   max_completion_tokens: number | null
+  /** What `assistants=v1` shows of the assistant's files. */
+  file_ids: string[]
   truncation_strategy: { type: 'auto' | 'last_messages'; last_messages: number | null }
   tool_choice: string | Json
   parallel_tool_calls: boolean

@@ -42,9 +42,12 @@ export function assignments(patch: object, offset: number): { set: string; value
 /** Columns of jsonb: a plain string in them is JSON too, so the value does not tell. */
 const jsonColumns = new Set([
   'attachments',
+  'attributes',
+  'chunking_strategy',
   'command',
   'content',
   'failure',
+  'file_ids',
   'last_error',
   'metadata',
   'outputs',

@@ -7,6 +7,8 @@ export class ApiError extends Error {
   type: ErrorType
   param: string | null
   code: string | null
+  /** An id of the body that names nothing: the answer says where in the body it stands. */
+  refersTo: string | undefined
 
   constructor(status: number, message: string, detail: ErrorDetail = {}) {
     super(message)
@@ -15,12 +17,18 @@ export class ApiError extends Error {
     this.type = detail.type ?? 'invalid_request_error'
     this.param = detail.param ?? null
     this.code = detail.code ?? null
+    this.refersTo = detail.refersTo
   }
 }
 
 export type ErrorType = 'invalid_request_error' | 'server_error'
 
-export type ErrorDetail = { type?: ErrorType; param?: string | null; code?: string | null }
+export type ErrorDetail = {
+  type?: ErrorType
+  param?: string | null
+  code?: string | null
+  refersTo?: string
+}
 
 export type ErrorEnvelope = {
   error: { message: string; type: string; param: string | null; code: string | null }
@@ -62,17 +70,6 @@ export function missingBetaHeader(): ApiError {
   )
 }
 
-export function v1Ended(): ApiError {
-  return new ApiError(
-    400,
-    'The v1 Assistants API has been deprecated. ' +
-      "Please try again by setting the header 'OpenAI-Beta: assistants=v2'. " +
-      'See the migration guide for more information: ' +
-      'https://platform.openai.com/docs/assistants/migration.',
-    { code: 'invalid_beta' },
-  )
-}
-
 export function rateLimited(): ApiError {
   return new ApiError(
     429,
@@ -83,18 +80,47 @@ export function rateLimited(): ApiError {
 
 // --- what the path names --------------------------------------------------------------------
 
-export type NamedKind = 'assistant' | 'thread' | 'message' | 'run' | 'run step'
+export type NamedKind =
+  | 'assistant'
+  | 'assistant file'
+  | 'thread'
+  | 'message'
+  | 'message file'
+  | 'run'
+  | 'run step'
+  | 'upload'
 
 export function notFound(kind: NamedKind, id: string): ApiError {
   return new ApiError(404, `No ${kind} found with id '${shown(id)}'.`)
 }
 
+export function modelNotFound(name: string): ApiError {
+  return new ApiError(
+    404,
+    `The model '${shown(name)}' does not exist or you do not have access to it.`,
+    { param: 'model', code: 'model_not_found' },
+  )
+}
+
+/** For what endpoints keep; the text for chat completions is by analogy. */
+export function passedObjectNotFound(kind: 'Response' | 'Chat completion', id: string): ApiError {
+  return new ApiError(404, `${kind} with id '${shown(id)}' not found.`)
+}
+
+/** A 400 in the original too. */
+export function previousResponseNotFound(id: string): ApiError {
+  return new ApiError(400, `Previous response with id '${shown(id)}' not found.`, {
+    param: 'previous_response_id',
+    code: 'previous_response_not_found',
+  })
+}
+
 export function noSuchFile(id: string): ApiError {
-  return new ApiError(404, `No such File object: ${shown(id)}`, { param: 'id' })
+  return new ApiError(404, `No such File object: ${shown(id)}`, { param: 'id', refersTo: id })
 }
 
 export function vectorStoreNotFound(id: string): ApiError {
-  return new ApiError(404, `Vector store with id ['${shown(id)}'] not found.`)
+  return new ApiError(404, `Vector store with id ['${shown(id)}'] not found.`, { refersTo: id })
 }
 
 export function unknownRoute(): ApiError {
@@ -152,14 +178,24 @@ export function tooLarge(limitBytes: number): ApiError {
   return new ApiError(413, `Maximum content size limit (${limitBytes}) exceeded.`)
 }
 
-export function wrongContentType(contentType: string): ApiError {
+export function wrongContentType(contentType: string, accepted = 'application/json'): ApiError {
   return new ApiError(
     415,
     `Unsupported content type: '${shown(contentType)}'. ` +
-      "This API method only accepts 'application/json' requests, but you specified the header " +
+      `This API method only accepts '${accepted}' requests, but you specified the header ` +
       `'Content-Type: ${shown(contentType)}'.`,
     { code: 'unsupported_content_type' },
   )
+}
+
+/** What the endpoints of models say; those of assistants have the words of `missingParameter`. */
+export function missingModel(): ApiError {
+  return new ApiError(400, 'you must provide a model parameter')
+}
+
+/** Ours. */
+export function badMultipart(): ApiError {
+  return new ApiError(400, 'We could not parse the multipart form data of your request.')
 }
 
 export function unknownParameter(path: string): ApiError {
@@ -337,6 +373,76 @@ export function invalidUrl(path: string): ApiError {
   )
 }
 
+// --- files and uploads ----------------------------------------------------------------------
+
+/** Forms are refused in other words than JSON bodies. */
+export function missingFormField(name: string): ApiError {
+  return new ApiError(400, `'${name}' is a required property`)
+}
+
+export function unknownFormField(name: string): ApiError {
+  return new ApiError(
+    400,
+    `Additional properties are not allowed ('${shown(name)}' was unexpected)`,
+  )
+}
+
+export function badPurpose(value: string, purposes: readonly string[]): ApiError {
+  const values = purposes.map((one) => `'${one}'`).join(', ')
+  return new ApiError(400, `'${shown(value)}' is not one of [${values}] - 'purpose'`, {
+    param: 'purpose',
+  })
+}
+
+export function contentRefused(purpose: string): ApiError {
+  return new ApiError(400, `Not allowed to download files of purpose: ${purpose}`)
+}
+
+/** Ours, like the rest of this section. */
+export function rangeNotSatisfiable(sizeBytes: number): ApiError {
+  return new ApiError(416, `The requested range is not within the ${sizeBytes} bytes of the file.`)
+}
+
+/** `action` as in 'add parts to'; the form is that of `cannotCancel`. */
+export function uploadNotPending(action: string, status: string): ApiError {
+  return new ApiError(400, `Cannot ${action} upload with status '${status}'.`)
+}
+
+export function uploadTooLarge(maximum: number, got: number): ApiError {
+  return new ApiError(
+    400,
+    `The parts of an upload may have ${maximum} bytes in all, and with this one they would have ${got}.`,
+    { param: 'data' },
+  )
+}
+
+export function partNotFound(id: string, uploadId: string, partIds: string[]): ApiError {
+  const isTwice = partIds.indexOf(id) !== partIds.lastIndexOf(id)
+  return new ApiError(
+    400,
+    isTwice
+      ? `Part '${shown(id)}' is named more than once.`
+      : `No part found with id '${shown(id)}' in upload '${uploadId}'.`,
+    { param: 'part_ids', code: 'invalid_value', refersTo: id },
+  )
+}
+
+export function bytesOfPartsDiffer(announced: number, got: number): ApiError {
+  return new ApiError(
+    400,
+    `The upload was created for ${announced} bytes, but the parts named have ${got} bytes in all.`,
+    { param: 'part_ids', code: 'invalid_value' },
+  )
+}
+
+export function md5Differs(expected: string, got: string): ApiError {
+  return new ApiError(
+    400,
+    `The md5 checksum of the uploaded bytes is '${got}', but '${expected}' was expected.`,
+    { param: 'md5', code: 'invalid_value' },
+  )
+}
+
 // --- the server -----------------------------------------------------------------------------
 
 export function serverError(): ApiError {
@@ -352,6 +458,16 @@ export function unavailable(what: string): ApiError {
   return new ApiError(503, `Service unavailable: ${what} cannot be reached. Please try again.`, {
     type: 'server_error',
   })
+}
+
+/** Ours, and nobody is left to read it: the client closed the connection before there was an answer. */
+export function clientGone(): ApiError {
+  return new ApiError(499, 'The client closed the connection.')
+}
+
+/** Ours. `did` is what the endpoint did instead of answering: 'broke off without an answer'. The SDKs retry a 502. */
+export function brokenUpstream(did: string): ApiError {
+  return new ApiError(502, `The endpoint of the model ${did}.`, { type: 'server_error' })
 }
 
 // --- words ----------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 /**
- * Object ids look like the original's: a prefix and 24 base-62 characters (file ids: a hyphen; vector stores: hex).
+ * Object ids look like the original's: a prefix and 24 base-62 characters (file ids have a hyphen; vector stores 32 hexadecimal digits).
  * They carry no order; lists are ordered by a sequence column.
  */
 export const prefixes = {
@@ -11,6 +11,10 @@ export const prefixes = {
   call: 'call_',
   project: 'proj_',
   key: 'key_',
+  file: 'file-',
+  vector_store: 'vs_',
+  upload: 'upload_',
+  part: 'part_',
 } as const
 
 export type IdKind = keyof typeof prefixes
@@ -31,6 +35,7 @@ const spread = 0xd1342543de82ef959e3779b97f4a7c15f39dn
  */
 export function idFrom<Kind extends IdKind>(kind: Kind, uuid: string, n = 0): Id<Kind> {
   const own = (BigInt(`0x${uuid.replaceAll('-', '')}`) + BigInt(n) * stride) % uuidSpace
+  if (kind === 'vector_store') return `${prefixes[kind]}${own.toString(16).padStart(32, '0')}`
   let value = ((own + 1n) * spread) % idSpace
   let text = ''
   for (let i = 0; i < length; i += 1) {

@@ -39,8 +39,14 @@ export const MAX_FUNCTION_NAME_CHARS = 64
 export const MAX_FUNCTION_DESCRIPTION_CHARS = 1_048_576
 /** schema */
 export const MAX_CODE_INTERPRETER_FILES = 20
+/** schema of v1 */
+export const MAX_ASSISTANT_FILES = 20
+/** schema of v1 */
+export const MAX_MESSAGE_FILES = 10
 /** schema: per assistant and per thread */
 export const MAX_VECTOR_STORES = 1
+/** the file search guide: a store that was made along with a thread, after its last use */
+export const THREAD_STORE_EXPIRES_AFTER_DAYS = 7
 /** schema: stores made before November 2025; the later 100,000,000 is not for one machine */
 export const MAX_VECTOR_STORE_FILES = 10_000
 /** schema */
@@ -69,9 +75,41 @@ export const MAX_RUN_EXPIRES_AFTER_SECONDS = 7_776_000
 /** the file search guide: how long a run waits for files of the thread's store */
 export const WAIT_FOR_THREAD_FILES_SECONDS = 60
 
+/** ours: the end of the year 9999, where times of four digits end */
+export const MAX_SECONDS = 253_402_300_799
+/** ours: words to look for in threads */
+export const MAX_SEARCH_CHARS = 512
+/** ours: for `?wait=`; proxies tend to give up after a minute */
+export const MAX_WAIT_SECONDS = 60
+
+// --- files ---
+
+/** schema */
+export const MAX_FILE_BYTES = 512 * 1024 * 1024
+/** schema */
+export const MAX_UPLOAD_BYTES = 8 * 1024 * 1024 * 1024
+/** schema */
+export const MAX_PART_BYTES = 64 * 1024 * 1024
+/** schema */
+export const UPLOAD_EXPIRES_AFTER_SECONDS = 3600
+/** schema */
+export const MIN_FILE_EXPIRES_AFTER_SECONDS = 3600
+/** schema */
+export const MAX_FILE_EXPIRES_AFTER_SECONDS = 2_592_000
+/** schema */
+export const BATCH_FILE_EXPIRES_AFTER_SECONDS = 2_592_000
+/** ours: as long as file systems allow */
+export const MAX_FILENAME_CHARS = 255
+/** ours */
+export const MAX_MIME_TYPE_CHARS = 255
+/** ours: 8 GB in parts of 64 MB are 128; smaller parts are welcome */
+export const MAX_UPLOAD_PARTS = 10_000
+
 // --- lists ---
 
 /** schema */
 export const DEFAULT_PAGE_SIZE = 20
 /** schema */
 export const MAX_PAGE_SIZE = 100
+/** schema */
+export const MAX_FILES_PAGE_SIZE = 10_000

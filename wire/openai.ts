@@ -92,6 +92,13 @@ import type {
   ChatCompletionToolChoiceOption,
 } from 'openai/resources/chat/completions'
 import type { CompletionUsage } from 'openai/resources/completions'
+import type {
+  FileCreateParams,
+  FileDeleted,
+  FileListParams,
+  FileObject,
+  FilePurpose,
+} from 'openai/resources/files'
 import type { Model } from 'openai/resources/models'
 import type {
   ErrorObject,
@@ -100,6 +107,12 @@ import type {
   ReasoningEffort,
   ResponseFormatJSONSchema,
 } from 'openai/resources/shared'
+import type { UploadPart } from 'openai/resources/uploads/parts'
+import type {
+  Upload,
+  UploadCompleteParams,
+  UploadCreateParams,
+} from 'openai/resources/uploads/uploads'
 
 export type {
   Annotation,
@@ -131,7 +144,12 @@ export type {
   CompletionUsage,
   ErrorObject,
   FileCitationAnnotation,
+  FileCreateParams,
+  FileDeleted,
+  FileListParams,
+  FileObject,
   FilePathAnnotation,
+  FilePurpose,
   FileSearchTool,
   FileSearchToolCall,
   FileSearchToolCallDelta,
@@ -186,4 +204,8 @@ export type {
   ToolCallDelta,
   ToolCallDeltaObject,
   ToolCallsStepDetails,
+  Upload,
+  UploadCompleteParams,
+  UploadCreateParams,
+  UploadPart,
 }

@@ -4,6 +4,7 @@ import type { Logger } from '../../log.ts'
 import { isConnectionError } from '../../store/db.ts'
 import { ApiError, envelope, serverError, unavailable } from '../../wire/errors.ts'
 import type { State } from '../context.ts'
+import { pathOf } from '../validation.ts'
 
 /** The one error path: what a stranger is told, and what we write down. */
 export function errorAnswers(log: Logger): Middleware<State> {
@@ -21,9 +22,15 @@ export function errorAnswers(log: Logger): Middleware<State> {
       ctx.status = told.status
       // SDKs repeat 5xx by themselves; this says how soon that makes sense.
       if (told.status === 503) ctx.set('retry-after', '1')
-      ctx.body = envelope(told)
+      ctx.body = envelope(located(told, ctx.state.body))
     }
   }
+}
+
+/** Says where in the body the id stands that names nothing. */
+function located(error: ApiError, body: unknown): ApiError {
+  if (error.refersTo !== undefined) error.param = pathOf(error.refersTo, body) ?? error.param
+  return error
 }
 
 function tellable(error: unknown): ApiError {

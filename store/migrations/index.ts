@@ -2,9 +2,12 @@ import { QueryTypes, type Sequelize } from 'sequelize'
 import { SequelizeStorage, Umzug } from 'umzug'
 
 import * as runs from './0001-runs.ts'
+import * as files from './0002-files.ts'
+import * as passedOn from './0003-passed-on.ts'
+import * as threadsList from './0004-threads-list.ts'
 
 /** In the order in which they are applied; a released one is never edited. */
-const migrations = [runs]
+const migrations = [runs, files, passedOn, threadsList]
 
 /** Any number that no other program uses for an advisory lock in our database. */
 const migrationLock = 7_205_759_403

@@ -6,7 +6,7 @@ import {
   type Sequelize,
 } from 'sequelize'
 
-import type { AssistantRow, MessageRow, RunRow, RunStepRow, ThreadRow } from '../rows.ts'
+import type { AssistantRow, FileRow, MessageRow, RunRow, RunStepRow, ThreadRow } from '../rows.ts'
 
 /** Sequelize models of what clients create, read and list; the run engine's own tables are reached by SQL. */
 export type TableOf<Row extends object> = ModelStatic<Model<Row, Partial<Row>>>
@@ -14,6 +14,7 @@ export type TableOf<Row extends object> = ModelStatic<Model<Row, Partial<Row>>>
 export interface Models {
   assistants: TableOf<AssistantRow>
   threads: TableOf<ThreadRow>
+  files: TableOf<FileRow>
   messages: TableOf<MessageRow>
   runs: TableOf<RunRow>
   runSteps: TableOf<RunStepRow>
@@ -57,7 +58,17 @@ export function defineModels(sequelize: Sequelize): Models {
       description: text,
       metadata: json,
     }),
-    threads: table<ThreadRow>('threads', { ...owned, tool_resources: json, metadata: json }),
+    threads: table<ThreadRow>('threads', { ...owned, seq, tool_resources: json, metadata: json }),
+    files: table<FileRow>('files', {
+      ...owned,
+      seq,
+      expires_at: time,
+      bytes: DataTypes.BIGINT,
+      filename: text,
+      purpose: text,
+      mime_type: text,
+      blob: text,
+    }),
     messages: table<MessageRow>('messages', {
       ...owned,
       thread_id: text,
@@ -95,6 +106,7 @@ export function defineModels(sequelize: Sequelize): Models {
       usage: json,
       max_prompt_tokens: integer,
       max_completion_tokens: integer,
+      file_ids: json,
       truncation_strategy: json,
       tool_choice: json,
       parallel_tool_calls: flag,

@@ -20,6 +20,7 @@ export function presentAssistant(row: AssistantRow): AssistantObject {
     reasoning_effort: row.reasoning_effort,
     tool_resources: row.tool_resources,
     metadata: row.metadata,
+    // Checked at the edge, and kept as it came.
     response_format: row.response_format as Assistant['response_format'],
   }
 }

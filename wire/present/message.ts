@@ -17,6 +17,7 @@ export function presentMessage(row: MessageRow): Message {
     incomplete_at: secondsOrNull(row.incomplete_at),
     completed_at: secondsOrNull(row.completed_at),
     role: row.role,
+    // Checked at the edge, or written by us in the same shapes.
     content: row.content as Message['content'],
     attachments: row.attachments,
     metadata: row.metadata,

@@ -28,7 +28,11 @@ export function presentRunStep(
     expires_at: secondsOrNull(expiresAt),
     expired_at: secondsOrNull(row.expired_at),
     failed_at: secondsOrNull(row.failed_at),
-    last_error: row.last_error as RunStep['last_error'],
+    last_error: row.last_error && {
+      // A step has fewer codes than its run.
+      code: row.last_error.code === 'rate_limit_exceeded' ? 'rate_limit_exceeded' : 'server_error',
+      message: row.last_error.message,
+    },
     step_details:
       row.type === 'message_creation'
         ? { type: 'message_creation', message_creation: { message_id: row.message_id ?? '' } }
@@ -46,6 +50,7 @@ function presentToolCall(row: ToolCallRow): ToolCall {
         type: 'code_interpreter',
         code_interpreter: {
           input: codeOf(row.arguments),
+          // Kept as the wire has them.
           outputs: row.outputs as unknown as Outputs,
         },
       }

@@ -44,6 +44,7 @@ export function presentRun(row: RunRow): RunObject {
       ? { reason: row.incomplete_reason as IncompleteReason }
       : null,
     usage: row.usage,
+    // Both were checked at the edge, and kept as they came.
     response_format: row.response_format as Run['response_format'],
     tool_choice: row.tool_choice as Run['tool_choice'],
     parallel_tool_calls: row.parallel_tool_calls,
