@@ -33,7 +33,7 @@ export async function lists(args: string[], stop: AbortSignal): Promise<void> {
   const many = await measure(bench, rows)
   const nothing = await timed(bench, () => call(bench, 'GET', '/../healthz'))
   printTable(
-    `Round trips of ${requests} requests one after another, in ms (goal: p50 below 5 with ${rows.toLocaleString('en')} rows)`,
+    `Round trips of at most ${requests} requests one after another, in ms (goal: p50 below 5 with ${rows.toLocaleString('en')} rows)`,
     ['', 'p50, 20 rows', `p50, ${rows} rows`, 'p99', 'ratio'],
     [
       ['GET /healthz: the limit', '', p50(nothing), p99(nothing), ''],
@@ -125,8 +125,14 @@ async function theThread(bench: Bench, rows: number): Promise<string> {
   return (JSON.parse(made) as { id: string }).id
 }
 
-/** A million of each. Texts repeat few words; one thread in a thousand holds a rare one. */
+/** A million of each. Texts repeat few words; one thread in ten thousand holds a rare one. */
 async function fill({ database, rows }: Bench): Promise<void> {
+  // Built at once afterwards, which is quicker than entry by entry.
+  const { rows: indexes } = await database.query<{ indexdef: string }>(
+    `SELECT indexdef FROM pg_indexes WHERE indexname = 'messages_by_term'`,
+  )
+  await database.query('DROP INDEX messages_by_term')
+  await database.query(`SET maintenance_work_mem = '1GB'; SET synchronous_commit = off`)
   const { rows: found } = await database.query<{ id: string; project_id: string }>(
     `SELECT id, project_id FROM threads WHERE metadata @> '{"bench": "1"}'`,
   )
@@ -153,6 +159,8 @@ async function fill({ database, rows }: Bench): Promise<void> {
      FROM generate_series(1, $2::int / 10) n`,
     [project, rows],
   )
+  print('Building the index of words ...')
+  for (const { indexdef } of indexes) await database.query(indexdef)
   await database.query('VACUUM ANALYZE messages')
   await database.query('VACUUM ANALYZE threads')
 }
@@ -169,10 +177,14 @@ async function idsAt(
   return { middle: rows[0]?.id ?? '' }
 }
 
+/** What is slow is asked less often: at most for as long as this. */
+const longestMs = 8000
+
 async function timed({ requests }: Bench, send: () => Promise<unknown>): Promise<number[]> {
-  for (let n = 0; n < 20; n += 1) await send()
+  const until = nowMs() + longestMs
+  for (let n = 0; n < 20 && nowMs() < until; n += 1) await send()
   const times: number[] = []
-  for (let n = 0; n < requests; n += 1) {
+  for (let n = 0; n < requests && (n === 0 || nowMs() < until); n += 1) {
     const began = nowMs()
     await send()
     times.push(nowMs() - began)
