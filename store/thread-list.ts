@@ -1,5 +1,5 @@
-import { invalidParameter } from '../wire/errors.ts'
-import type { Db } from './db.ts'
+import { invalidParameter, searchTooWide } from '../wire/errors.ts'
+import type { Db, Tx } from './db.ts'
 import type { ListQuery, Rows } from './lists.ts'
 import type { Metadata, ThreadRow } from './rows.ts'
 
@@ -31,7 +31,8 @@ export interface ThreadList {
  * A project may have a million threads, and a filter may leave one of them or nearly all. Where it leaves many, a page is
  * full after a short walk along the list; where it leaves few, the filter's index names them. No plan is good for both,
  * and Postgres knows too little of words and metadata to choose. So the walk is tried first and is short; then the filters
- * are asked whether they leave few, and the first that does gives the page; else longer walks do.
+ * are asked whether they leave few, and the first that does gives the page; then comes a longer walk. What is common, and
+ * still not found there, is put together from all that the filters leave.
  */
 export function createThreadList(db: Db): ThreadList {
   return {
@@ -79,7 +80,9 @@ interface FilterSql {
 const shortWalk = 300
 /** A filter that leaves no more than this leaves few. */
 const few = 2000
-const longWalks = [15_000, 100_000, 1_000_000, 10_000_000]
+const longWalk = 15_000
+/** A search that takes longer is given up. */
+const longestMs = 10_000
 
 async function search(db: Db, page: Page, values: unknown[]): Promise<ThreadRow[]> {
   const { filters, range: conditions, order, limit } = page
@@ -95,11 +98,7 @@ async function search(db: Db, page: Page, values: unknown[]): Promise<ThreadRow[
     const found = await gather(db, page, values, filter)
     if (found) return found
   }
-  for (const length of longWalks) {
-    const found = await walk(db, page, values, length)
-    if (found) return found
-  }
-  return []
+  return (await walk(db, page, values, longWalk)) ?? whole(db, page, values)
 }
 
 /** The page, if it is full after `length` threads, or if there are no more. */
@@ -132,12 +131,7 @@ async function gather(
   const others = page.filters.filter((other) => other !== filter).map(({ check }) => check)
   // Postgres must be told the type of a value that a statement does not use.
   const used = `num_nulls(${values.map((_, i) => `$${i + 1}::text`).join(', ')}) >= 0`
-  return db.tx(async (tx) => {
-    // A bitmap that does not fit is checked row by row, and the words of a row take a while to find. For the few rows that
-    // are asked for, other processes take longer to start than to find them.
-    await tx.sql(
-      `SELECT set_config('work_mem', '64MB', true), set_config('max_parallel_workers_per_gather', '0', true)`,
-    )
+  return gathering(db, async (tx) => {
     const [counted] = await tx.sql<{ n: number }>(
       `SELECT count(*)::integer AS n FROM (SELECT FROM (${filter.all}) a LIMIT ${few + 1}) f WHERE ${used}`,
       values,
@@ -152,6 +146,46 @@ async function gather(
     )
   })
 }
+
+/** The page out of all threads that the filters leave: seconds, where those are a million. */
+async function whole(
+  db: Db,
+  { filters, range: conditions, order, limit }: Page,
+  values: unknown[],
+): Promise<ThreadRow[]> {
+  const left = filters.map(
+    ({ all }, i) => `left${i} AS MATERIALIZED (SELECT DISTINCT id FROM (${all}) a)`,
+  )
+  const joins = filters.map((_, i) => `JOIN left${i} ON left${i}.id = t.id`)
+  return gathering(db, (tx) =>
+    tx.sql<ThreadRow>(
+      `WITH ${left.join(', ')} SELECT t.* FROM threads t ${joins.join(' ')}
+       WHERE ${conditions} ${order} LIMIT ${limit}`,
+      values,
+    ),
+  )
+}
+
+/**
+ * For reading what an index names. A bitmap that does not fit is checked row by row, and the words of a row take a while to
+ * find; for few rows, other processes take longer to start than to find them. Throws where it takes too long.
+ */
+async function gathering<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
+  try {
+    return await db.tx(async (tx) => {
+      await tx.sql(
+        `SELECT set_config('work_mem', '64MB', true), set_config('max_parallel_workers_per_gather', '0', true),
+           set_config('statement_timeout', '${longestMs}', true)`,
+      )
+      return work(tx)
+    })
+  } catch (error) {
+    const isTooLong = error instanceof Error && 'code' in error && error.code === statementTimeout
+    throw isTooLong ? searchTooWide() : error
+  }
+}
+
+const statementTimeout = '57014'
 
 async function range(
   db: Db,

@@ -443,6 +443,15 @@ export function md5Differs(expected: string, got: string): ApiError {
   )
 }
 
+/** Ours: a search of the list of threads that leaves too many of them. */
+export function searchTooWide(): ApiError {
+  return new ApiError(
+    400,
+    'The search takes too long: too many threads fit. Add a filter, a range of time, or a rarer word.',
+    { code: 'search_too_wide' },
+  )
+}
+
 // --- the server -----------------------------------------------------------------------------
 
 export function serverError(): ApiError {

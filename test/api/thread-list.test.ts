@@ -1,3 +1,4 @@
+import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 import { call, say } from '../support/model.ts'
@@ -239,5 +240,38 @@ describe('threads are found', () => {
     expect(first).toMatchObject({ first_id: needle.id, has_more: true })
     const last = await api.read(`/threads?q=hay&after=${needle.id}`)
     expect(last).toMatchObject({ data: [], has_more: false })
+  })
+
+  test('where they are many, and all older than a long way of others', async () => {
+    const client = new Client({ connectionString: server.databaseUrl })
+    await client.connect()
+    const [project] = (await client.query<{ id: string }>('SELECT id FROM projects LIMIT 1')).rows
+    const content = `'[{"type": "text", "text": {"value": "Old corn", "annotations": []}}]'`
+    // Made by SQL, since there must be thousands of them.
+    await client.query(
+      `INSERT INTO threads (id, project_id, created_at, tool_resources, metadata)
+       SELECT 'thread_field' || n, $1, to_timestamp(n),
+         '{}', CASE WHEN n <= 3000 THEN '{"crop": "corn"}' ELSE '{}' END::jsonb
+       FROM generate_series(1, 20000) n`,
+      [project?.id],
+    )
+    await client.query(
+      `INSERT INTO messages (id, project_id, thread_id, role, status, content, attachments, metadata)
+       SELECT 'msg_field' || n, $1, 'thread_field' || n, 'user', 'completed', ${content}, '[]', '{}'
+       FROM generate_series(1, 2500) n`,
+      [project?.id],
+    )
+    await client.end()
+    const before = 'created_before=30000'
+    const newest = async (query: string) =>
+      (await api.read(`/threads?${before}&limit=2&${query}`)).data.map(({ id }) => id)
+    expect(await newest('metadata[crop]=corn')).toEqual(['thread_field3000', 'thread_field2999'])
+    expect(await newest('q=corn')).toEqual(['thread_field2500', 'thread_field2499'])
+    expect(await newest('q=corn&metadata[crop]=corn')).toEqual([
+      'thread_field2500',
+      'thread_field2499',
+    ])
+    const [, last] = await newest('q=corn')
+    expect(await newest(`q=corn&after=${last}`)).toEqual(['thread_field2498', 'thread_field2497'])
   })
 })
