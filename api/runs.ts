@@ -95,14 +95,17 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
   async function submitToolOutputs(ctx: Context): Promise<void> {
     const body = await readBody(ctx, SubmitToolOutputs, () => find(ctx))
     const key = keyOf(ctx)
-    const { run, after } = await orMissing(ctx, store.runs.submitOutputs(key, body.tool_outputs))
+    const { isRepeated = false } = ctx.state.work ?? {}
+    const submitted = store.runs.submitOutputs(key, body.tool_outputs, isRepeated)
+    const { run, after } = await orMissing(ctx, submitted)
     engine.deliver(run.id)
     if (!body.stream) return answer(ctx, run)
     streamRun(deps, ctx, { runId: run.id, after })
   }
 
   async function cancel(ctx: Context): Promise<void> {
-    const run = await orMissing(ctx, store.runs.requestCancel(keyOf(ctx)))
+    const { isRepeated = false } = ctx.state.work ?? {}
+    const run = await orMissing(ctx, store.runs.requestCancel(keyOf(ctx), isRepeated))
     engine.deliver(run.id)
     answer(ctx, run)
   }

@@ -1,7 +1,7 @@
 import { arrayTooLong } from '../wire/errors.ts'
 import { MAX_ASSISTANT_FILES, MAX_CODE_INTERPRETER_FILES } from '../wire/limits.ts'
 import type { Db, Tx } from './db.ts'
-import { addToStore, lockFiles, makeStore } from './resources.ts'
+import { addToStore, lockFiles, lockedStore, makeStore } from './resources.ts'
 import type { AssistantFileRow, AssistantRow, ToolResources, ToolRow } from './rows.ts'
 
 /** The files that clients of `assistants=v1` attach to an assistant; they change by `Assistants.modify`. */
@@ -167,18 +167,13 @@ async function searchResources(
   removed: string[],
 ): Promise<ToolResources> {
   const [storeId] = assistant.tool_resources.file_search?.vector_store_ids ?? []
-  const [store] =
-    storeId === undefined
-      ? []
-      : await tx.sql<{ id: string }>('SELECT id FROM vector_stores WHERE id = $1 FOR KEY SHARE', [
-          storeId,
-        ])
-  if (store) {
+  const ownStoreId = await lockedStore(tx, assistant.project_id, storeId)
+  if (ownStoreId !== undefined) {
     await tx.sql(
       'DELETE FROM vector_store_files WHERE vector_store_id = $1 AND file_id = ANY ($2::text[])',
-      [store.id, removed],
+      [ownStoreId, removed],
     )
-    await addToStore(tx, store.id, given)
+    await addToStore(tx, ownStoreId, given)
     return {}
   }
   if (given.length === 0) return {}

@@ -123,14 +123,20 @@ export async function attachToThread(
   const after: ToolResources = { ...before }
   if (forCode.length > 0) {
     const ids = [...new Set([...(before.code_interpreter?.file_ids ?? []), ...forCode])]
-    if (ids.length > MAX_CODE_INTERPRETER_FILES) {
+    // A file that can be searched too may leave the list again: v1 had no limit for a thread, and attaches for both tools.
+    const isSpare = forCode.every((id) => toSearch.includes(id))
+    if (ids.length > MAX_CODE_INTERPRETER_FILES && !isSpare) {
       const path = 'tool_resources.code_interpreter.file_ids'
       throw arrayTooLong(path, MAX_CODE_INTERPRETER_FILES, ids.length)
     }
-    after.code_interpreter = { file_ids: ids }
+    after.code_interpreter = { file_ids: ids.slice(-MAX_CODE_INTERPRETER_FILES) }
   }
   if (toSearch.length > 0) {
-    const storeId = before.file_search?.vector_store_ids[0]
+    const storeId = await lockedStore(
+      tx,
+      thread.project_id,
+      before.file_search?.vector_store_ids[0],
+    )
     if (storeId === undefined) {
       const store = { file_ids: toSearch, chunking_strategy: { type: 'auto' }, metadata: {} }
       const made = await makeStore(tx, thread.project_id, store, THREAD_STORE_EXPIRES_AFTER_DAYS)
@@ -151,6 +157,20 @@ function attachedFor(tool: 'code_interpreter' | 'file_search', messages: WithFil
     attachments.filter(({ tools }) => tools.some(({ type }) => type === tool)),
   )
   return [...new Set(ids.map(({ file_id }) => file_id))]
+}
+
+/** The store, kept from other writers: two that add the same files would wait for each other. Undefined where it is gone. */
+export async function lockedStore(
+  tx: Tx,
+  projectId: string,
+  storeId: string | undefined,
+): Promise<string | undefined> {
+  if (storeId === undefined) return undefined
+  const [row] = await tx.sql<Pick<VectorStoreRow, 'id'>>(
+    'SELECT id FROM vector_stores WHERE id = $1 AND project_id = $2 FOR NO KEY UPDATE',
+    [storeId, projectId],
+  )
+  return row?.id
 }
 
 async function lockStores(tx: Tx, projectId: string, ids: string[]): Promise<void> {

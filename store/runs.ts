@@ -88,9 +88,16 @@ export interface Runs {
     thread: NewThread | ThreadRow['id'],
     messages: NewMessage[],
   ): Promise<PendingCommand>
-  /** Hands in the outputs of the run's pending calls; all of them at once. The events it causes start after `after`. */
-  submitOutputs(key: RunKey, outputs: ToolOutput[]): Promise<{ run: RunRow; after: number }>
-  requestCancel(key: RunKey): Promise<RunRow>
+  /**
+   * Hands in the outputs of the run's pending calls; all of them at once. The events it causes start after `after`. Where the
+   * request `isRepeated`, outputs that are there already are no error; the same is true of a run that is cancelled already.
+   */
+  submitOutputs(
+    key: RunKey,
+    outputs: ToolOutput[],
+    isRepeated: boolean,
+  ): Promise<{ run: RunRow; after: number }>
+  requestCancel(key: RunKey, isRepeated: boolean): Promise<RunRow>
   /**
    * Ends a run, its open step and its open message; changes nothing when it has ended already. Gives the status that it has
    * then, and nothing when the run is gone.
@@ -130,8 +137,18 @@ export function createRuns(db: Db, events: EventLog, log: Logger): Runs {
         throw threadLockedForRun(thread, active?.id ?? 'which has just ended')
       }
     },
-    submitOutputs: (key, outputs) => db.tx((tx) => submitOutputs(tx, events, key, outputs)),
-    requestCancel: (key) => db.tx((tx) => requestCancel(tx, events, key)),
+    submitOutputs: (key, outputs, isRepeated) =>
+      db.tx(async (tx) => {
+        const run = await lockRunOf(tx, key)
+        const before = isRepeated ? await submittedBefore(tx, run, outputs) : undefined
+        return before ?? submitOutputs(tx, events, run, outputs)
+      }),
+    requestCancel: (key, isRepeated) =>
+      db.tx(async (tx) => {
+        const run = await lockRunOf(tx, key)
+        if (run.status === 'cancelling' || (isRepeated && run.status === 'cancelled')) return run
+        return requestCancel(tx, events, run)
+      }),
     async end(runId, how) {
       const ended = await db.tx(async (tx) => {
         const run = await lockRun(tx, runId)
@@ -399,13 +416,33 @@ async function insertRun(
   return row
 }
 
+/** Whether these outputs were handed in by a request whose answer was lost; its events begin with the end of their step. */
+async function submittedBefore(
+  tx: Tx,
+  run: RunRow,
+  outputs: ToolOutput[],
+): Promise<{ run: RunRow; after: number } | undefined> {
+  const [known] = await tx.sql<{ n: number; step_id: string }>(
+    `SELECT count(*)::integer AS n, min(t.step_id) AS step_id FROM tool_calls t
+     JOIN unnest($2::text[], $3::text[]) AS o (id, output) ON o.id = t.id AND o.output = t.output
+     WHERE t.run_id = $1`,
+    [run.id, outputs.map((one) => one.tool_call_id), outputs.map(({ output }) => output)],
+  )
+  if (!known || known.n === 0 || known.n < outputs.length) return undefined
+  const [ended] = await tx.sql<{ seq: number }>(
+    `SELECT seq FROM run_events WHERE run_id = $1 AND event = 'thread.run.step.completed'
+       AND data::jsonb ->> 'id' = $2`,
+    [run.id, known.step_id],
+  )
+  return ended && { run, after: ended.seq - 1 }
+}
+
 async function submitOutputs(
   tx: Tx,
   log: EventLog,
-  key: RunKey,
+  run: RunRow,
   outputs: ToolOutput[],
 ): Promise<{ run: RunRow; after: number }> {
-  const run = await lockRunOf(tx, key)
   const pending = run.required_action
   if (run.status !== 'requires_action' || !pending) throw outputsNotAccepted(run.status)
   const expected = pending.tool_calls.map(({ id }) => id as string)
@@ -443,9 +480,7 @@ export async function completeStep(tx: Tx, run: RunRow, stepId: string): Promise
   return [runEvent('thread.run.step.completed', presentRunStep(step, calls, run.expires_at))]
 }
 
-async function requestCancel(tx: Tx, log: EventLog, key: RunKey): Promise<RunRow> {
-  const run = await lockRunOf(tx, key)
-  if (run.status === 'cancelling') return run
+async function requestCancel(tx: Tx, log: EventLog, run: RunRow): Promise<RunRow> {
   const moved = await moveRun(tx, run.id, 'cancelling', { required_action: null })
   if (!moved) throw cannotCancel(run.status)
   await log.append(tx, run.id, [runEvent('thread.run.cancelling', presentRun(moved))])

@@ -58,6 +58,7 @@ export function answerInV1(answer: Answer, fileIds: FileIds): object {
     case 'thread.deleted':
     case 'thread.message.deleted':
     case 'thread.message.file':
+    case 'thread.import':
       return answer
     default:
       return answer satisfies never
@@ -76,16 +77,18 @@ export type Answer =
   | Unchanged
 
 /** What has nothing in it that v1 would say otherwise. */
-type Unchanged = {
-  id: string
-  object:
-    | 'assistant.deleted'
-    | 'assistant.file'
-    | 'assistant.file.deleted'
-    | 'thread.deleted'
-    | 'thread.message.deleted'
-    | 'thread.message.file'
-}
+type Unchanged =
+  | {
+      id: string
+      object:
+        | 'assistant.deleted'
+        | 'assistant.file'
+        | 'assistant.file.deleted'
+        | 'thread.deleted'
+        | 'thread.message.deleted'
+        | 'thread.message.file'
+    }
+  | { object: 'thread.import' }
 
 /** The assistants and runs in an answer: what v1 shows of them is partly kept elsewhere. */
 export function idsWithFiles(answer: Answer): string[] {

@@ -1,4 +1,4 @@
-import type { QueryInterface } from 'sequelize'
+import type { Migrating } from './index.ts'
 
 /**
  * Projects, keys, assistants, threads, messages, runs with all that belongs to them, the event log, the outbox.
@@ -8,13 +8,13 @@ import type { QueryInterface } from 'sequelize'
  */
 export const name = '0001-runs'
 
-export async function up({ context }: { context: QueryInterface }): Promise<void> {
-  await context.sequelize.query(schema)
-  await context.sequelize.query(appendRunEvents)
+export async function up({ context }: { context: Migrating }): Promise<void> {
+  await context.query(schema)
+  await context.query(appendRunEvents)
 }
 
-export async function down({ context }: { context: QueryInterface }): Promise<void> {
-  await context.sequelize.query(`
+export async function down({ context }: { context: Migrating }): Promise<void> {
+  await context.query(`
     DROP FUNCTION append_run_events;
     DROP TABLE idempotency_keys, usage, outbox, run_events, run_streams, tool_calls, run_steps, run_turns,
       messages, runs, threads, assistants, api_keys, projects`)

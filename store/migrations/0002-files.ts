@@ -1,4 +1,4 @@
-import type { QueryInterface } from 'sequelize'
+import type { Migrating } from './index.ts'
 
 /**
  * Files, uploads, and what refers to files: vector stores, the tool resources of assistants and threads, and the lists that
@@ -9,12 +9,12 @@ import type { QueryInterface } from 'sequelize'
  */
 export const name = '0002-files'
 
-export async function up({ context }: { context: QueryInterface }): Promise<void> {
-  await context.sequelize.query(schema)
+export async function up({ context }: { context: Migrating }): Promise<void> {
+  await context.query(schema)
 }
 
-export async function down({ context }: { context: QueryInterface }): Promise<void> {
-  await context.sequelize.query(`
+export async function down({ context }: { context: Migrating }): Promise<void> {
+  await context.query(`
     ALTER TABLE runs DROP COLUMN file_ids;
     DROP INDEX assistants_by_code_file, threads_by_code_file;
     DROP TABLE assistant_files, vector_store_files, vector_stores, upload_parts, uploads, files, loose_blobs, blob_place;

@@ -1,4 +1,4 @@
-import type { QueryInterface } from 'sequelize'
+import type { Migrating } from './index.ts'
 
 /**
  * What is known of requests that are passed on to the endpoints of models: what each used, and which objects they left
@@ -6,12 +6,12 @@ import type { QueryInterface } from 'sequelize'
  */
 export const name = '0003-passed-on'
 
-export async function up({ context }: { context: QueryInterface }): Promise<void> {
-  await context.sequelize.query(schema)
+export async function up({ context }: { context: Migrating }): Promise<void> {
+  await context.query(schema)
 }
 
-export async function down({ context }: { context: QueryInterface }): Promise<void> {
-  await context.sequelize.query('DROP TABLE passed_usage, passed_objects')
+export async function down({ context }: { context: Migrating }): Promise<void> {
+  await context.query('DROP TABLE passed_usage, passed_objects')
 }
 
 const schema = `

@@ -1,4 +1,4 @@
-import type { QueryInterface } from 'sequelize'
+import type { Migrating } from './index.ts'
 
 /**
  * What the list of threads is read by, and the requests that may be repeated.
@@ -8,15 +8,15 @@ import type { QueryInterface } from 'sequelize'
  */
 export const name = '0004-threads-list'
 
-export async function up({ context }: { context: QueryInterface }): Promise<void> {
-  await context.sequelize.query(threads)
-  await context.sequelize.query(messageTerms)
-  await context.sequelize.query(messages)
-  await context.sequelize.query(requests)
+export async function up({ context }: { context: Migrating }): Promise<void> {
+  await context.query(threads)
+  await context.query(messageTerms)
+  await context.query(messages)
+  await context.query(requests)
 }
 
-export async function down({ context }: { context: QueryInterface }): Promise<void> {
-  await context.sequelize.query(`
+export async function down({ context }: { context: Migrating }): Promise<void> {
+  await context.query(`
     DROP TABLE requests;
     DROP INDEX messages_by_term, runs_by_assistant, threads_by_metadata, threads_in_order;
     DROP FUNCTION message_terms, search_words;

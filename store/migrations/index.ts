@@ -1,5 +1,5 @@
 import { QueryTypes, type Sequelize } from 'sequelize'
-import { SequelizeStorage, Umzug } from 'umzug'
+import { Umzug } from 'umzug'
 
 import * as runs from './0001-runs.ts'
 import * as files from './0002-files.ts'
@@ -12,21 +12,36 @@ const migrations = [runs, files, passedOn, threadsList]
 /** Any number that no other program uses for an advisory lock in our database. */
 const migrationLock = 7_205_759_403
 
-/** Brings the schema up to date. Safe when several processes start at once: one migrates, the others wait for it. */
+/** What a migration has of the database: statements of the transaction that is all of them. */
+export interface Migrating {
+  query(sql: string): Promise<unknown>
+}
+
+/**
+ * Brings the schema up to date, wholly or not at all. Safe when several processes start at once: one migrates, the others
+ * wait for it.
+ */
 export async function migrate(sequelize: Sequelize): Promise<string[]> {
-  const umzug = new Umzug({
-    migrations: migrations.map(({ name, up, down }) => ({ name, up, down })),
-    context: sequelize.getQueryInterface(),
-    storage: new SequelizeStorage({ sequelize, tableName: 'migrations' }),
-    logger: undefined,
-  })
   return sequelize.transaction(async (transaction) => {
-    // This transaction does nothing but hold the lock, for as long as the migrations take.
-    await sequelize.query('SET LOCAL idle_in_transaction_session_timeout = 0', { transaction })
-    await sequelize.query('SELECT pg_advisory_xact_lock($1)', {
-      bind: [migrationLock],
-      type: QueryTypes.SELECT,
-      transaction,
+    const run = (sql: string, bind: unknown[] = []) =>
+      sequelize.query<{ name: string }>(sql, { bind, transaction, type: QueryTypes.SELECT })
+    await run("SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
+    await run('SELECT pg_advisory_xact_lock($1)', [migrationLock])
+    await run('CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY)')
+    const umzug = new Umzug({
+      migrations: migrations.map(({ name, up, down }) => ({ name, up, down })),
+      // Without values, so that a text may hold several statements.
+      context: { query: (sql: string) => sequelize.query(sql, { transaction }) },
+      storage: {
+        executed: async () => (await run('SELECT name FROM migrations')).map(({ name }) => name),
+        async logMigration({ name }) {
+          await run('INSERT INTO migrations (name) VALUES ($1)', [name])
+        },
+        async unlogMigration({ name }) {
+          await run('DELETE FROM migrations WHERE name = $1', [name])
+        },
+      },
+      logger: undefined,
     })
     const done = await umzug.up()
     return done.map(({ name }) => name)

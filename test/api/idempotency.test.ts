@@ -295,6 +295,58 @@ describe('a POST that says it is sent again', () => {
   })
 })
 
+describe('a POST whose process died after the commit and before it could say so', () => {
+  /** What such a process leaves behind. */
+  async function unheard(key: string): Promise<void> {
+    await db.query(
+      `UPDATE requests SET status = NULL, body = NULL, alive_at = now() - interval '1 minute' WHERE key = $1`,
+      [key],
+    )
+  }
+
+  test.each([{}, { stream: true }])('hands tool outputs in once: %j', async (more) => {
+    const assistant = await waitingAssistant()
+    const made = await api.make('/threads/runs', { assistant_id: assistant.id })
+    const run = await api.settled(made['thread_id'], made.id)
+    const action = run['required_action'] as {
+      submit_tool_outputs: { tool_calls: { id: string }[] }
+    }
+    const tool_outputs = action.submit_tool_outputs.tool_calls.map(({ id }) => ({
+      tool_call_id: id,
+      output: 'done',
+    }))
+    server.model.respond(() => say('Thank you.'))
+    const path = `/threads/${String(made['thread_id'])}/runs/${made.id}/submit_tool_outputs`
+    const key = randomUUID()
+    const first = await withKey(key, path, { tool_outputs, ...more })
+    await api.settled(made['thread_id'], made.id)
+    await unheard(key)
+    const again = await withKey(key, path, { tool_outputs, ...more })
+    expect([first.status, again.status]).toEqual([200, 200])
+    if ('stream' in more) expect(again.text).toBe(first.text)
+    else expect(again.body).toMatchObject({ id: made.id, status: 'completed' })
+
+    // Other outputs for the same calls are as wrong as they were.
+    const other = tool_outputs.map((one) => ({ ...one, output: 'other' }))
+    expect(refusal(await withKey(randomUUID(), path, { tool_outputs: other }))).toEqual(
+      refused(400, 'Runs in status "completed" do not accept tool outputs.'),
+    )
+  })
+
+  test('cancels a run once', async () => {
+    const assistant = await waitingAssistant()
+    const made = await api.make('/threads/runs', { assistant_id: assistant.id })
+    await api.settled(made['thread_id'], made.id)
+    const path = `/threads/${String(made['thread_id'])}/runs/${made.id}/cancel`
+    const key = randomUUID()
+    await withKey(key, path, {})
+    await api.settled(made['thread_id'], made.id)
+    await unheard(key)
+    const again = await withKey(key, path, {})
+    expect(again.body).toMatchObject({ id: made.id, status: 'cancelled' })
+  })
+})
+
 test('answers are kept for two minutes, and for a day under a key', async () => {
   const key = randomUUID()
   await withKey(key, '/threads', {})

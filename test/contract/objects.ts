@@ -60,6 +60,12 @@ export async function makeObjects(api: Caller, words: string): Promise<Ids> {
   const run = await api.settled(thread.id, id)
   const action = run['required_action'] as { submit_tool_outputs: { tool_calls: { id: string }[] } }
   const { data: steps } = await api.read(`/threads/${thread.id}/runs/${id}/steps`)
+  const searching = await api.make('/threads', {
+    tool_resources: { file_search: { vector_stores: [{ file_ids: [file] }] } },
+  })
+  const { file_search: search } = searching['tool_resources'] as {
+    file_search: { vector_store_ids: string[] }
+  }
   const response = await api.make('/responses', { model: 'm', input: words })
   const completion = await api.make('/chat/completions', {
     model: 'm',
@@ -70,6 +76,7 @@ export async function makeObjects(api: Caller, words: string): Promise<Ids> {
     file_id: file,
     assistant_file_id: file,
     message_file_id: file,
+    vector_store_id: search.vector_store_ids[0] ?? '',
     upload_id: upload,
     part_id: part,
     response_id: response.id,

@@ -29,12 +29,15 @@ const entries: Record<string, Entry> = {
   'GET /v1/assistants': { names: cursors('assistant_id') },
   'POST /v1/assistants': {
     body: () => ({ model: 'm' }),
-    names: [theirFile('tool_resources', (id) => ({ model: 'm', ...withFile(id) }))],
+    names: [
+      theirFile('tool_resources', (id) => ({ model: 'm', ...withFile(id) })),
+      theirStore((id) => ({ model: 'm', ...withStore(id) })),
+    ],
   },
   'GET /v1/assistants/:assistant_id': {},
   'POST /v1/assistants/:assistant_id': {
     body: () => ({ name: 'x', metadata: { a: 'x' } }),
-    names: [theirFile('tool_resources', withFile)],
+    names: [theirFile('tool_resources', withFile), theirStore(withStore)],
   },
   'DELETE /v1/assistants/:assistant_id': {},
   'GET /v1/assistants/:assistant_id/files': { ...inV1, names: cursors('assistant_file_id') },
@@ -66,6 +69,7 @@ const entries: Record<string, Entry> = {
     body: () => ({ messages: [{ role: 'user', content: 'x' }] }),
     names: [
       theirFile('tool_resources', withFile),
+      theirStore(withStore),
       theirFile('an attachment', (id) => ({ messages: [withAttachment(id)] })),
       theirFile('a picture', (id) => ({ messages: [withPicture(id)] })),
     ],
@@ -73,7 +77,7 @@ const entries: Record<string, Entry> = {
   'GET /v1/threads/:thread_id': {},
   'POST /v1/threads/:thread_id': {
     body: () => ({ metadata: { a: 'x' } }),
-    names: [theirFile('tool_resources', withFile)],
+    names: [theirFile('tool_resources', withFile), theirStore(withStore)],
   },
   'DELETE /v1/threads/:thread_id': {},
   'POST /v1/threads/:thread_id/fork': {
@@ -89,7 +93,12 @@ const entries: Record<string, Entry> = {
   'POST /v1/threads/import': {
     body: () => ({ messages: [{ role: 'user', content: 'x' }] }),
     names: [
-      { what: 'id', body: ({ thread_id }) => ({ id: thread_id }), answer: () => 'whatever' },
+      {
+        what: 'id',
+        body: ({ thread_id }) => ({ id: thread_id }),
+        answer: () => 'whatever',
+        isRefusedWithin: true,
+      },
       {
         what: 'the id of a message',
         body: ({ message_id }) => ({
@@ -132,6 +141,8 @@ const entries: Record<string, Entry> = {
         thread: { messages: [withAttachment(id)] },
       })),
       theirFile('tool_resources', (id, { assistant_id }) => ({ assistant_id, ...withFile(id) })),
+      theirStore((id, { assistant_id }) => ({ assistant_id, ...withStore(id) })),
+      theirStore((id, { assistant_id }) => ({ assistant_id, thread: withStore(id) })),
     ],
   },
   'GET /v1/threads/:thread_id/runs': { names: cursors('run_id') },
@@ -253,6 +264,8 @@ interface Naming {
   body?: (theirs: Ids, mine: Ids) => object
   /** `as none`: the same as for an object that never was. */
   answer: (theirs: Ids, mine: Ids) => Refusal | 'as none' | 'nothing' | 'whatever'
+  /** The answer is a 200 that holds the refusal, and with it the id that it was asked for. */
+  isRefusedWithin?: true
 }
 
 function theirFile(what: string, body: (id: string, mine: Ids) => object): Naming {
@@ -263,11 +276,20 @@ function theirFile(what: string, body: (id: string, mine: Ids) => object): Namin
   }
 }
 
-function withFile(id: string): object {
+function theirStore(body: (id: string, mine: Ids) => object): Naming {
   return {
-    tools: [{ type: 'code_interpreter' }],
-    tool_resources: { code_interpreter: { file_ids: [id] } },
+    what: 'a vector store in tool_resources',
+    body: (ids, mine) => body(ids['vector_store_id'] ?? '', mine),
+    answer: () => 'as none',
   }
+}
+
+function withFile(id: string): object {
+  return { tool_resources: { code_interpreter: { file_ids: [id] } } }
+}
+
+function withStore(id: string): object {
+  return { tool_resources: { file_search: { vector_store_ids: [id] } } }
 }
 
 function withAttachment(id: string): object {
@@ -370,13 +392,13 @@ describe("another project's objects are as good as none", () => {
       (entries[route.name]?.names ?? []).map((naming) => ({ route, naming, what: naming.what })),
     ),
   )('$route.name with $what', async ({ route, naming }) => {
-    const { query, body, answer } = naming
+    const { query, body, answer, isRefusedWithin } = naming
     const send = (ids: Ids) => {
       const path = `${pathOf(route, route.params)}${query?.(ids) ?? ''}`
       const { headers = {} } = entries[route.name] ?? {}
       return mine.api.send(route.method, path, body?.(ids, mine.ids), { headers })
     }
-    const got = await untouched(() => send(theirs.ids))
+    const got = await untouched(() => send(theirs.ids), isRefusedWithin)
     const expected = answer(theirs.ids, mine.ids)
     const none = nobodys(theirs.ids)
     // Each way to look at the answer, and what it must show.
@@ -460,7 +482,7 @@ function said({ status, text }: Answer, ids: Ids): { status: number; text: strin
 }
 
 /** What is asked tells nothing of the other project and changes nothing there; refused, it changes nothing at all. */
-async function untouched(asked: () => Promise<Answer>): Promise<Answer> {
+async function untouched(asked: () => Promise<Answer>, isRefusedWithin = false): Promise<Answer> {
   const ofOthers = [theirs.projectId, ...Object.values(theirs.ids)]
   const before = { all: await rows.digest(), theirs: await rows.digest(ofOthers) }
   const answer = await asked()
@@ -473,6 +495,6 @@ async function untouched(asked: () => Promise<Answer>): Promise<Answer> {
   expect(isRefused ? after.all : {}).toEqual(isRefused ? before.all : {})
   const told = [theirs.name, ...ofOthers].filter((word) => answer.text.includes(word))
   // A refusal repeats the id that it was asked for.
-  expect(isRefused ? [] : told).toEqual([])
+  expect(isRefused || isRefusedWithin ? [] : told).toEqual([])
   return answer
 }
