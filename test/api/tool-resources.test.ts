@@ -1,4 +1,5 @@
 import { toFile } from 'openai'
+import { Client } from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 import { startServer, type TestServer } from '../support/server.ts'
@@ -162,6 +163,31 @@ test('a thread has no more than twenty files for the code interpreter', async ()
     ),
   )
   expect((await api.read(`/threads/${id}/messages`)).data).toHaveLength(1)
+})
+
+test('of files that can be searched too, the newest twenty are for the code interpreter', async () => {
+  const ids = await Promise.all(Array.from({ length: 22 }, newFile))
+  const both = (file_id: string) => ({
+    file_id,
+    tools: [...forCode('').tools, ...toSearch('').tools],
+  })
+  const { id } = await api.make('/threads', { messages: [said(ids.slice(0, 12).map(both))] })
+  await api.make(`/threads/${id}/messages`, said(ids.slice(12).map(both)))
+  const { code_interpreter: code } = resources(await api.read(`/threads/${id}`))
+  expect(code).toEqual({ file_ids: ids.slice(-20) })
+})
+
+test('a thread whose vector store is gone gets another for what is attached', async () => {
+  const { id } = await api.make('/threads', { messages: [said([toSearch(await newFile())])] })
+  const before = resources(await api.read(`/threads/${id}`))['file_search']
+  const db = new Client({ connectionString: server.databaseUrl })
+  await db.connect()
+  await db.query('DELETE FROM vector_stores WHERE id = $1', before?.['vector_store_ids'])
+  await db.end()
+  await api.make(`/threads/${id}/messages`, said([toSearch(await newFile())]))
+  const after = resources(await api.read(`/threads/${id}`))['file_search']
+  expect(after).toEqual({ vector_store_ids: [expect.stringMatching(/^vs_/)] })
+  expect(after).not.toEqual(before)
 })
 
 test('a thread that is created along with its run is shown with what its messages attach', async () => {
