@@ -1,6 +1,7 @@
 import { Router } from '@koa/router'
 import Koa from 'koa'
 import type { RequestListener } from 'node:http'
+import type { Socket } from 'node:net'
 
 import type { Engine } from '../engine/index.ts'
 import type { Logger } from '../log.ts'
@@ -50,8 +51,12 @@ export interface ApiDeps {
 /** The HTTP API, from top to bottom: errors, headers, who asks, and the routes. */
 export function createApp(deps: ApiDeps): RequestListener {
   const app = new Koa()
-  // Only the error middleware answers; what escapes it is a connection that broke.
-  app.on('error', (error: unknown) => deps.log.debug({ err: error }, 'a connection broke'))
+  // Only the error middleware answers; what escapes it is an answer that broke off, by our fault unless its client left.
+  app.on('error', (error: unknown, ctx?: Koa.Context) => {
+    const isExpected = deps.draining.aborted || (ctx !== undefined && hasLeft(ctx.req.socket))
+    const facts = { err: error, request_id: ctx?.['state'].requestId as unknown, path: ctx?.path }
+    deps.log[isExpected ? 'debug' : 'error'](facts, 'an answer broke off')
+  })
 
   const routers = createRouters(deps)
   app
@@ -74,6 +79,11 @@ export function createApp(deps: ApiDeps): RequestListener {
   const listener = app.callback()
   // Koa's promise never rejects: its errors went to the middleware above.
   return (request, response) => void listener(request, response)
+}
+
+/** Whether the other side closed the connection. We close it too, where an answer breaks off, but then it has not ended. */
+function hasLeft(socket: Socket): boolean {
+  return socket.readableEnded || socket.errored !== null
 }
 
 /** Every route that there is, behind nobody's door yet. Tests walk them: what is added elsewhere escapes their matrix. */

@@ -9,6 +9,7 @@ import {
   unknownFormField,
   wrongContentType,
 } from '../wire/errors.ts'
+import { isMediaType } from '../wire/file-types.ts'
 
 /** A form of `multipart/form-data` with one file, read as it arrives: the bytes of the file are never held in memory. */
 export interface Form {
@@ -21,6 +22,7 @@ export interface Form {
 export interface FormFile {
   /** Without its folders. */
   name: string
+  /** Null where it is none, which may hold what the database cannot. */
   mimeType: string | null
   /** Throws ApiErrors: where the file is too large and where the form breaks off. */
   bytes: AsyncIterable<Uint8Array>
@@ -88,7 +90,7 @@ export function readForm(
     if (name === '') return fail(invalidType(field, 'a file', 'a string'))
     file.resolve({
       name,
-      mimeType: mimeType || null,
+      mimeType: isMediaType(mimeType) ? mimeType : null,
       bytes: bytesOf(part),
     })
   })

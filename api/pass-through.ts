@@ -1,7 +1,7 @@
 import type { Router } from '@koa/router'
 
 import type { Endpoint, ModelRoute } from '../models.ts'
-import type { PassedKind, PassedObjectRow } from '../store/passed-objects.ts'
+import type { NewPassedObject, PassedKind, PassedObjectRow } from '../store/passed-objects.ts'
 import {
   brokenUpstream,
   missingModel,
@@ -103,16 +103,23 @@ export function passThroughRoutes(router: Router<State>, deps: ApiDeps): void {
     body?: SentBody,
   ): Promise<UpstreamAnswer> {
     const { bytes, contentType } = body ?? {}
-    const headers = sentHeaders(ctx.headers, contentType)
+    const { projectId } = ctx.state
+    const headers = sentHeaders(ctx.headers, { projectId, contentType })
     const request = { method: ctx.method, path: `${path}${ctx.search}`, headers, body: bytes }
     const answer = await askUpstream(endpoint, request, onClose(ctx).signal)
-    if (answer.status < 300 || answer.status >= 400) return answer
-    // A client that follows a redirect would leave us, with its own key.
+    const isRedirect = answer.status >= 300 && answer.status < 400
+    const isKeyRefused = answer.status === 401 || answer.status === 403
+    if (!isRedirect && !isKeyRefused) return answer
     answer.body.destroy()
-    throw brokenUpstream('answered with a redirect, which is not followed')
+    // A client that follows a redirect would leave us, with its own key.
+    if (isRedirect) throw brokenUpstream('answered with a redirect, which is not followed')
+    // The caller would take its own key for wrong; and what endpoints say of a key shows its beginning and its end.
+    const { status } = answer
+    log.error({ status, endpoint: endpoint.baseUrl }, 'an endpoint refused the key of this server')
+    throw brokenUpstream("refused this server's key")
   }
 
-  async function keep(ctx: Context, object: PassedObjectRow): Promise<void> {
+  async function keep(ctx: Context, object: NewPassedObject): Promise<void> {
     try {
       await store.passedObjects.keep(ctx.state.projectId, object)
     } catch (error) {
@@ -151,7 +158,7 @@ export function passThroughRoutes(router: Router<State>, deps: ApiDeps): void {
     return endpoint
   }
 
-  async function endpointOf({ model }: PassedObjectRow): Promise<Endpoint | undefined> {
+  async function endpointOf({ model }: NewPassedObject): Promise<Endpoint | undefined> {
     return model === null ? models.unnamed() : models.find(model)
   }
 }

@@ -2,7 +2,7 @@ import type { Router } from '@koa/router'
 import { createHash, randomUUID } from 'node:crypto'
 
 import type { Imported, ImportedMessage as MessageToBe } from '../store/thread-import.ts'
-import { ApiError, badJson, tooLarge } from '../wire/errors.ts'
+import { ApiError, badJson, clientGone, tooLarge } from '../wire/errors.ts'
 import { idFrom } from '../wire/ids.ts'
 import type { ApiDeps } from './app.ts'
 import type { Context, State } from './context.ts'
@@ -22,7 +22,7 @@ const errorsTold = 100
 interface ImportAnswer {
   object: 'thread.import'
   imported: number
-  /** Threads whose id was there already: nothing of them was changed. */
+  /** Threads whose id was there already: of these only messages were written whose ids they lacked. */
   existing: number
   /** Lines of an export that are no threads. */
   ignored: number
@@ -32,8 +32,8 @@ interface ImportAnswer {
 
 /**
  * Ours: `POST /v1/threads/import`. JSON Lines, a whole thread each, with the ids and times that it had elsewhere. A line is
- * written whole or not at all, and a thread that is there already is left alone, so that an import that broke off is sent
- * again as it is. With an `Idempotency-Key` the threads that have no id get the same ones again, too.
+ * written whole or not at all. A thread that is there already gets what it lacks of the messages that have ids, and is left
+ * alone otherwise, so that an import that broke off is sent again as it is. With an `Idempotency-Key` the threads that have no id get the same ones again, too.
  */
 export function threadImportRoutes(router: Router<State>, { store: { threads } }: ApiDeps): void {
   router.post('/threads/import', async (ctx: Context) => {
@@ -49,12 +49,16 @@ export function threadImportRoutes(router: Router<State>, { store: { threads } }
     /** The thread that the lines before have imported, and that more messages may follow. */
     let current: string | undefined
 
-    for await (const line of readLines(ctx.req as AsyncIterable<Buffer>, lineLimitBytes)) {
+    for await (const line of readLines(arriving(ctx), lineLimitBytes)) {
       const at: { id: string | null } = { id: null }
       try {
         await importLine(line, at)
       } catch (error) {
-        if (!(error instanceof ApiError) || error.status >= 500) throw error
+        if (!(error instanceof ApiError) || error.status >= 500) {
+          // The rest of the body is not waited for, so the connection cannot be used again.
+          ctx.set('connection', 'close')
+          throw error
+        }
         answer.failed += 1
         if (answer.errors.length < errorsTold) {
           answer.errors.push({ line: line.number, id: at.id, error: error.message })
@@ -70,8 +74,7 @@ export function threadImportRoutes(router: Router<State>, { store: { threads } }
       if (object === 'thread.messages') {
         const { thread_id: id, messages } = parse(ImportedMessages, value)
         at.id = id
-        // The thread was refused, or was there already, with these messages.
-        if (id !== current) return
+        if (id !== current && messages.some((message) => !message.id)) throw mayBeThere()
         assertNew(await threads.importMore(projectId, id, messages.map(messageToBe(new Date()))))
         return
       }
@@ -92,6 +95,9 @@ export function threadImportRoutes(router: Router<State>, { store: { threads } }
       const rows = (messages ?? []).map(messageToBe(created_at))
       const outcome = await threads.import(projectId, thread, rows)
       if (outcome === 'thread exists') {
+        // Those without an id were written along with the thread.
+        const named = rows.filter((_, i) => messages?.[i]?.id)
+        if (named.length > 0) assertNew(await threads.importMore(projectId, thread.id, named))
         answer.existing += 1
         return
       }
@@ -100,6 +106,21 @@ export function threadImportRoutes(router: Router<State>, { store: { threads } }
       answer.imported += 1
     }
   })
+}
+
+/** The body as it comes in. Throws clientGone where it breaks off. */
+async function* arriving(ctx: Context): AsyncGenerator<Buffer> {
+  const { rawBody } = ctx.state
+  if (rawBody) {
+    yield rawBody
+    return
+  }
+  try {
+    // A request that is destroyed takes the connection with it, and the answer that says why.
+    yield* ctx.req.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>
+  } catch {
+    throw clientGone()
+  }
 }
 
 function jsonOf({ bytes }: Line): unknown {
@@ -128,6 +149,13 @@ function assertNew(outcome: Imported): void {
   if (outcome === 'id taken') {
     throw new ApiError(400, 'An id of this thread or of its messages is taken on this server.')
   }
+}
+
+function mayBeThere(): ApiError {
+  return new ApiError(
+    400,
+    'Messages without an id can only follow the line of a thread that this import has made: they may be there already.',
+  )
 }
 
 function messageToBe(createdAt: Date) {

@@ -23,7 +23,7 @@ export function uploadRoutes(router: Router<State>, deps: ApiDeps): void {
     const body = await readBody(ctx, CreateUpload)
     const now = Date.now()
     const row = await uploads.create({
-      id: idFrom('upload', randomUUID()),
+      id: idFrom('upload', ctx.state.work?.id ?? randomUUID()),
       project_id: ctx.state.projectId,
       created_at: new Date(now),
       expires_at: new Date(now + UPLOAD_EXPIRES_AFTER_SECONDS * 1000),
@@ -47,7 +47,8 @@ export function uploadRoutes(router: Router<State>, deps: ApiDeps): void {
     const [unknown] = Object.keys(await form.fields)
     if (unknown !== undefined) throw unknownFormField(unknown)
     await idempotentUpload(deps, ctx, bytes.digest, async () => {
-      const row = { id: idFrom('part', randomUUID()), upload_id: uploadId }
+      const id = idFrom('part', ctx.state.work?.id ?? randomUUID())
+      const row = { id, upload_id: uploadId }
       ctx.body = presentUploadPart(await uploads.addPart(projectId, row, bytes))
     })
   }

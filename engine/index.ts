@@ -54,9 +54,6 @@ export function openEngine(options: EngineOptions): Engine {
       options.store.idempotency.sweep(),
     ),
     every(sweepMs, log, 'the expiry of overdue runs', () => reconciler.expireOverdue()),
-    every(sweepMs, log, 'the upkeep of the search in threads', () =>
-      options.store.threads.tidySearch(),
-    ),
     every(options.reconcileMs, log, 'the sweep of files', async () => {
       await options.store.uploads.sweep()
       await options.store.files.sweep()

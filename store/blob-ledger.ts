@@ -2,6 +2,7 @@ import { createHash, randomUUID } from 'node:crypto'
 import type { Readable } from 'node:stream'
 
 import type { Logger } from '../log.ts'
+import { placeTaken } from './blob-place.ts'
 import type { Blobs, ByteRange } from './blobs.ts'
 import type { Db, Tx } from './db.ts'
 
@@ -28,9 +29,7 @@ export interface BlobLedger extends AsyncDisposable {
   adopt(tx: Tx, written: Written): Promise<void>
   /** Throws MissingBlob. */
   read(key: string, range?: ByteRange): Promise<Readable>
-  /** Removes what belongs to nobody; several processes may do so at once. */
-  sweep(): Promise<void>
-  /** The same, soon and off the caller's path. */
+  /** Removes what belongs to nobody, off the caller's path; several processes may do so at once. Disposing stops it. */
   sweepSoon(): void
 }
 
@@ -42,6 +41,8 @@ const batch = 500
 export function createBlobLedger(db: Db, blobs: Blobs, log: Logger): BlobLedger {
   let sweeping: Promise<void> | undefined
   let again = false
+  let isStopped = false
+  const adopted = new WeakSet<Written>()
 
   async function remove(key: string): Promise<void> {
     await blobs.delete(key)
@@ -49,15 +50,20 @@ export function createBlobLedger(db: Db, blobs: Blobs, log: Logger): BlobLedger 
   }
 
   /** Not where a row has been made after all: whether a commit that was not heard took place shows in the ledger. */
-  async function giveUp(key: string): Promise<void> {
+  async function giveUp(key: string, wasAdopted: boolean): Promise<void> {
     const [loose] = await db.sql(
       'UPDATE loose_blobs SET written_until = NULL WHERE blob = $1 RETURNING blob',
       [key],
     )
     if (loose) await remove(key)
+    // It was swept before the bytes arrived: nobody else knows of them any more.
+    else if (!wasAdopted) await blobs.delete(key)
   }
 
   async function sweep(): Promise<void> {
+    // What is elsewhere cannot be removed here, and must not be struck out.
+    const [ours] = await db.sql('SELECT id FROM blob_place WHERE id = $1', [blobs.place.id])
+    if (!ours) throw placeTaken(blobs)
     await db.sql('UPDATE loose_blobs SET written_until = NULL WHERE written_until < now()')
     let kept = 0
     let reason: unknown
@@ -67,6 +73,7 @@ export function createBlobLedger(db: Db, blobs: Blobs, log: Logger): BlobLedger 
         [last],
       )
       for (const { blob } of rows) {
+        if (isStopped) return
         // One that cannot be removed must not keep the others from it.
         await remove(blob).catch((error: unknown) => {
           kept += 1
@@ -84,39 +91,52 @@ export function createBlobLedger(db: Db, blobs: Blobs, log: Logger): BlobLedger 
   return {
     async write(source, hash = 'sha256') {
       const key = randomUUID().replaceAll('-', '')
-      await db.sql(`INSERT INTO loose_blobs (blob, written_until) VALUES ($1, ${leaseEnd})`, [key])
+      // Locked, so that no other process makes the place its own between the look and the commit.
+      const [noted] = await db.sql(
+        `INSERT INTO loose_blobs (blob, written_until) SELECT $1, ${leaseEnd} FROM blob_place WHERE id = $2 FOR SHARE
+         RETURNING blob`,
+        [key, blobs.place.id],
+      )
+      if (!noted) throw placeTaken(blobs)
       const renewal = setInterval(() => {
         const renew = `UPDATE loose_blobs SET written_until = ${leaseEnd} WHERE blob = $1 AND written_until IS NOT NULL`
         // Where none gets through for the length of the lease the bytes cannot be adopted, which says so.
         db.sql(renew, [key]).catch(() => {})
       }, renewMs)
-      const dispose = async (): Promise<void> => {
+      const dispose = async (wasAdopted: boolean): Promise<void> => {
         clearInterval(renewal)
         // The sweep does it where this fails, and the caller has better news to tell.
-        await giveUp(key).catch(() => {})
+        await giveUp(key, wasAdopted).catch(() => {})
       }
       const measure = createMeasure(source, hash)
       try {
         await blobs.put(key, measure.bytes)
       } catch (error) {
-        await dispose()
+        await dispose(false)
         throw error
       }
-      return { key, ...measure.result(), [Symbol.asyncDispose]: dispose }
+      const written: Written = {
+        key,
+        ...measure.result(),
+        [Symbol.asyncDispose]: () => dispose(adopted.has(written)),
+      }
+      return written
     },
-    async adopt(tx, { key }) {
+    async adopt(tx, written) {
+      const { key } = written
       const [mine] = await tx.sql(
         'DELETE FROM loose_blobs WHERE blob = $1 AND written_until IS NOT NULL RETURNING blob',
         [key],
       )
       if (!mine) throw new Error(`The bytes ${key} were given up before a row named them`)
+      adopted.add(written)
     },
     read: (key, range) => blobs.get(key, range),
-    sweep,
     sweepSoon() {
+      if (isStopped) return
       again = true
       sweeping ??= (async () => {
-        while (again) {
+        while (again && !isStopped) {
           again = false
           await sweep().catch((error: unknown) =>
             log.warn({ err: error }, 'the bytes of files could not be swept; it is tried again'),
@@ -126,6 +146,7 @@ export function createBlobLedger(db: Db, blobs: Blobs, log: Logger): BlobLedger 
       })()
     },
     async [Symbol.asyncDispose]() {
+      isStopped = true
       await sweeping
     },
   }

@@ -11,11 +11,14 @@ export async function settlePlace(db: Db, { place }: Blobs): Promise<void> {
       place.id,
       place.name,
     ])
-    const [known] = await tx.sql<{ id: string; name: string; used: boolean }>(
-      `SELECT id, name, EXISTS (SELECT FROM files) OR EXISTS (SELECT FROM upload_parts) OR EXISTS (SELECT FROM loose_blobs) AS used
-       FROM blob_place FOR UPDATE`,
+    const [known] = await tx.sql<{ id: string; name: string }>(
+      'SELECT id, name FROM blob_place FOR UPDATE',
     )
-    if (known && known.id !== place.id && known.used) {
+    // A statement of its own: who wrote a key while the row was waited for must be seen.
+    const [files] = await tx.sql<{ used: boolean }>(
+      `SELECT EXISTS (SELECT FROM files) OR EXISTS (SELECT FROM upload_parts) OR EXISTS (SELECT FROM loose_blobs) AS used`,
+    )
+    if (known && known.id !== place.id && files?.used) {
       throw new Error(
         `The files of this database are in ${known.name}, and this process is to look for them in ${place.name}. ` +
           'Every process needs the same place: share one directory (FILES_DIR, or `files` in DATA_DIR) or one bucket (FILES_S3_BUCKET).',
@@ -23,4 +26,12 @@ export async function settlePlace(db: Db, { place }: Blobs): Promise<void> {
     }
     await tx.sql('UPDATE blob_place SET id = $1, name = $2', [place.id, place.name])
   })
+}
+
+/** For a process that started while there were no files, and meanwhile the place has become another's. */
+export function placeTaken({ place }: Blobs): Error {
+  return new Error(
+    `This process keeps files in ${place.name}, and the database has been given another place since: a process with other ` +
+      'settings was started. Every process needs the same FILES_DIR (or DATA_DIR) or FILES_S3_BUCKET.',
+  )
 }

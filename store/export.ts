@@ -39,6 +39,8 @@ export interface ExportedRun {
 const pageSize = 100
 /** Most threads are short: so many rows of each are read for a whole page of threads in one statement. */
 const rowsAtOnce = 20
+/** A row may have megabytes, so sizes are asked for first. One row is read whatever it has. */
+const bytesAtOnce = 16 * 1024 * 1024
 
 export function createExports(db: Db): Exports {
   async function* inOrder<Row extends { seq: string }>(
@@ -48,13 +50,21 @@ export function createExports(db: Db): Exports {
     { after = '0', condition = 'true' } = {},
   ): AsyncGenerator<Row[]> {
     for (let seq = after; ;) {
-      const rows = await db.sql<Row>(
-        `SELECT * FROM ${table} WHERE ${parent} = $1 AND seq > $2 AND ${condition} ORDER BY seq LIMIT ${pageSize}`,
+      const sized = await db.sql<Sized & { seq: string }>(
+        `SELECT seq, ${bytesOf(table)} AS bytes FROM ${table} r
+         WHERE ${parent} = $1 AND seq > $2 AND ${condition} ORDER BY seq LIMIT ${pageSize}`,
         [id, seq],
       )
-      if (rows.length > 0) yield rows
-      if (rows.length < pageSize) return
-      seq = rows.at(-1)?.seq ?? seq
+      for (const group of groupsOf(sized)) {
+        const last = group.at(-1)?.seq ?? seq
+        const rows = await db.sql<Row>(
+          `SELECT * FROM ${table} WHERE ${parent} = $1 AND seq > $2 AND seq <= $3 AND ${condition} ORDER BY seq`,
+          [id, seq, last],
+        )
+        if (rows.length > 0) yield rows
+        seq = last
+      }
+      if (sized.length < pageSize) return
     }
   }
 
@@ -62,7 +72,21 @@ export function createExports(db: Db): Exports {
     for await (const page of pages) yield* page
   }
 
-  /** The first rows of every thread of a page. */
+  /** The threads of a page, those together whose first rows may be read together. */
+  async function batches(threads: ThreadRow[]): Promise<(Sized & { thread: ThreadRow })[][]> {
+    const first = (table: string, condition: string): string =>
+      `coalesce((SELECT sum(bytes) FROM (
+         SELECT ${bytesOf(table)} AS bytes FROM ${table} r
+         WHERE thread_id = t.id AND ${condition} ORDER BY seq LIMIT ${rowsAtOnce}) f), 0)`
+    const sizes = await db.sql<Sized>(
+      `SELECT ${first('messages', written)} + ${first('runs', 'true')} AS bytes
+       FROM unnest($1::text[]) WITH ORDINALITY AS t (id, n) ORDER BY n`,
+      [threads.map(({ id }) => id)],
+    )
+    return groupsOf(threads.map((thread, i) => ({ thread, bytes: sizes[i]?.bytes ?? 0 })))
+  }
+
+  /** The first rows of each of these threads. */
   async function firstOf<Row extends { thread_id: string }>(
     table: string,
     threads: ThreadRow[],
@@ -120,20 +144,58 @@ export function createExports(db: Db): Exports {
     vectorStores: (projectId) => oneByOne(inOrder('vector_stores', 'project_id', projectId)),
     vectorStoreFiles: (id) => oneByOne(inOrder('vector_store_files', 'vector_store_id', id)),
     async *threads(projectId) {
-      for await (const threads of threadPages(db, projectId)) {
-        const messages = await firstOf<MessageRow>('messages', threads, written)
-        const runs = await firstOf<RunRow>('runs', threads, 'true')
-        for (const thread of threads) {
-          const { id } = thread
-          yield {
-            thread,
-            messages: rowsOf('messages', id, messages.get(id) ?? [], written),
-            runs: withSteps(rowsOf('runs', id, runs.get(id) ?? [], 'true')),
+      for await (const page of threadPages(db, projectId)) {
+        for (const batch of await batches(page)) {
+          const [only] = batch
+          if (only && only.bytes > bytesAtOnce) {
+            const { thread } = only
+            yield {
+              thread,
+              messages: inOrder('messages', 'thread_id', thread.id, { condition: written }),
+              runs: withSteps(inOrder('runs', 'thread_id', thread.id)),
+            }
+            continue
+          }
+          const threads = batch.map(({ thread }) => thread)
+          const messages = await firstOf<MessageRow>('messages', threads, written)
+          const runs = await firstOf<RunRow>('runs', threads, 'true')
+          for (const thread of threads) {
+            const { id } = thread
+            yield {
+              thread,
+              messages: rowsOf('messages', id, messages.get(id) ?? [], written),
+              runs: withSteps(rowsOf('runs', id, runs.get(id) ?? [], 'true')),
+            }
           }
         }
       }
     },
   }
+}
+
+interface Sized {
+  bytes: number
+}
+
+/** As text, which is what is sent here; a run has its tool calls. Of the row `r`. */
+function bytesOf(table: string): string {
+  const calls = `coalesce((SELECT sum(octet_length(c::text)) FROM tool_calls c WHERE c.run_id = r.id), 0)`
+  return `(octet_length(r::text)${table === 'runs' ? ` + ${calls}` : ''})::double precision`
+}
+
+/** Neighbours that are read together: those of more than `bytesAtOnce` are alone. */
+function groupsOf<Item extends Sized>(items: Item[]): Item[][] {
+  const groups: Item[][] = []
+  let total = Infinity
+  for (const item of items) {
+    total += item.bytes
+    if (total > bytesAtOnce) {
+      groups.push([])
+      total = item.bytes
+    }
+    groups.at(-1)?.push(item)
+  }
+  return groups
 }
 
 const written = `NOT superseded AND status <> 'in_progress'`

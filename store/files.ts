@@ -21,7 +21,10 @@ export interface Files {
   content(file: Pick<FileRow, 'blob'>, range?: ByteRange): Promise<Readable>
   /** Takes it out of every list that names it as well. False where there is none. */
   delete(projectId: string, id: string): Promise<boolean>
-  /** Deletes what has expired, and bytes that belong to nobody; several processes may do so at once. */
+  /**
+   * Deletes what has expired; several processes may do so at once. Bytes that belong to nobody go behind the caller's back,
+   * so that a process that stops need not wait for all of them.
+   */
   sweep(): Promise<void>
 }
 
@@ -74,7 +77,7 @@ export function createFiles(db: Db, table: TableOf<FileRow>, ledger: BlobLedger)
         }
         if (expired.length < batch) break
       }
-      await ledger.sweep()
+      ledger.sweepSoon()
     },
   }
 }

@@ -2,10 +2,10 @@ import type { Db } from './db.ts'
 
 /** Responses and chat completions that an endpoint keeps: whose they are, and which endpoint that is. */
 export interface PassedObjects {
-  keep(projectId: string, object: Pick<PassedObjectRow, 'id' | 'kind' | 'model'>): Promise<void>
+  keep(projectId: string, object: NewPassedObject): Promise<void>
   /** Undefined where it is not this project's. */
   find(projectId: string, kind: PassedKind, id: string): Promise<PassedObjectRow | undefined>
-  /** Those after `after`, or from the first on; at most `limit`. */
+  /** Those beyond the `seq` of `after`, or from the first on; at most `limit`. */
   list(projectId: string, kind: PassedKind, query: PassedObjectQuery): Promise<PassedObjectRow[]>
   forget(projectId: string, id: string): Promise<void>
 }
@@ -13,7 +13,7 @@ export interface PassedObjects {
 export interface PassedObjectQuery {
   limit: number
   order: 'asc' | 'desc'
-  after: string | undefined
+  after: PassedObjectRow['seq'] | undefined
   /** Only those that this model was asked for. */
   model: string | undefined
 }
@@ -22,10 +22,14 @@ export type PassedKind = 'response' | 'chat.completion'
 
 export interface PassedObjectRow {
   id: string
+  /** bigint, which `pg` hands over as text. It outlives its row as a place in the list. */
+  seq: string
   kind: PassedKind
   /** As the client named it; null where it did not, and the default endpoint answered. */
   model: string | null
 }
+
+export type NewPassedObject = Omit<PassedObjectRow, 'seq'>
 
 /** Endpoints make their ids as they like, but not out of what a column or a path cannot hold. */
 const plausibleId = /^[\x21-\x7e]{1,512}$/
@@ -43,7 +47,7 @@ export function createPassedObjects(db: Db): PassedObjects {
     async find(projectId, kind, id) {
       if (!plausibleId.test(id)) return undefined
       const [row] = await db.sql<PassedObjectRow>(
-        'SELECT id, kind, model FROM passed_objects WHERE project_id = $1 AND kind = $2 AND id = $3',
+        'SELECT id, seq, kind, model FROM passed_objects WHERE project_id = $1 AND kind = $2 AND id = $3',
         [projectId, kind, id],
       )
       return row
@@ -51,9 +55,9 @@ export function createPassedObjects(db: Db): PassedObjects {
     list(projectId, kind, { limit, order, after, model }) {
       const [direction, beyond] = order === 'asc' ? ['ASC', '>'] : ['DESC', '<']
       return db.sql<PassedObjectRow>(
-        `SELECT id, kind, model FROM passed_objects
-         WHERE project_id = $1 AND kind = $2 AND ($5::text IS NULL OR model = $5) AND ($4::text IS NULL OR seq ${beyond} (
-           SELECT seq FROM passed_objects WHERE project_id = $1 AND kind = $2 AND id = $4))
+        `SELECT id, seq, kind, model FROM passed_objects
+         WHERE project_id = $1 AND kind = $2 AND ($5::text IS NULL OR model = $5)
+           AND ($4::bigint IS NULL OR seq ${beyond} $4)
          ORDER BY seq ${direction} LIMIT $3`,
         [projectId, kind, limit, after ?? null, model ?? null],
       )

@@ -55,15 +55,25 @@ export async function settleResources(
 
 /** Keeps these files from being deleted until the transaction ends. Throws noSuchFile for the first that is not there. */
 export async function lockFiles(tx: Tx, projectId: string, ids: string[]): Promise<void> {
-  if (ids.length === 0) return
-  const rows = await tx.sql<Pick<FileRow, 'id'>>(
-    `SELECT id FROM files WHERE id = ANY ($1::text[]) AND project_id = $2
-       AND (expires_at IS NULL OR expires_at > now()) ORDER BY id FOR KEY SHARE`,
-    [ids, projectId],
-  )
-  const found = new Set<string>(rows.map(({ id }) => id))
+  const found = await lockFoundFiles(tx, projectId, ids)
   const missing = ids.find((id) => !found.has(id))
   if (missing !== undefined) throw noSuchFile(missing)
+}
+
+/** What the project has of these resources, kept from being deleted until the transaction ends; the rest is left out. */
+export async function lockFoundResources(
+  tx: Tx,
+  projectId: string,
+  { code_interpreter: code, file_search: search }: ToolResources,
+): Promise<ToolResources> {
+  const files = await lockFoundFiles(tx, projectId, code?.file_ids ?? [])
+  const stores = await lockFoundStores(tx, projectId, search?.vector_store_ids ?? [])
+  return {
+    ...(code && { code_interpreter: { file_ids: code.file_ids.filter((id) => files.has(id)) } }),
+    ...(search && {
+      file_search: { vector_store_ids: search.vector_store_ids.filter((id) => stores.has(id)) },
+    }),
+  }
 }
 
 /** A new vector store; its files wait for ingestion. They must have been locked. */
@@ -174,12 +184,26 @@ export async function lockedStore(
 }
 
 async function lockStores(tx: Tx, projectId: string, ids: string[]): Promise<void> {
-  if (ids.length === 0) return
+  const found = await lockFoundStores(tx, projectId, ids)
+  const missing = ids.find((id) => !found.has(id))
+  if (missing !== undefined) throw vectorStoreNotFound(missing)
+}
+
+async function lockFoundFiles(tx: Tx, projectId: string, ids: string[]): Promise<Set<string>> {
+  if (ids.length === 0) return new Set()
+  const rows = await tx.sql<Pick<FileRow, 'id'>>(
+    `SELECT id FROM files WHERE id = ANY ($1::text[]) AND project_id = $2
+       AND (expires_at IS NULL OR expires_at > now()) ORDER BY id FOR KEY SHARE`,
+    [ids, projectId],
+  )
+  return new Set(rows.map(({ id }) => id))
+}
+
+async function lockFoundStores(tx: Tx, projectId: string, ids: string[]): Promise<Set<string>> {
+  if (ids.length === 0) return new Set()
   const rows = await tx.sql<Pick<VectorStoreRow, 'id'>>(
     'SELECT id FROM vector_stores WHERE id = ANY ($1::text[]) AND project_id = $2 ORDER BY id FOR KEY SHARE',
     [ids, projectId],
   )
-  const found = new Set<string>(rows.map(({ id }) => id))
-  const missing = ids.find((id) => !found.has(id))
-  if (missing !== undefined) throw vectorStoreNotFound(missing)
+  return new Set(rows.map(({ id }) => id))
 }

@@ -1,7 +1,11 @@
+import { randomUUID } from 'node:crypto'
+
 import { invalidParameter, notFound } from '../wire/errors.ts'
+import { idFrom } from '../wire/ids.ts'
 import type { Db, Tx } from './db.ts'
 import { mergedMetadata } from './objects.ts'
-import type { MessageRow, Metadata, ThreadRow } from './rows.ts'
+import { lockFoundResources } from './resources.ts'
+import type { MessageRow, Metadata, ThreadRow, ToolResources } from './rows.ts'
 import { insert } from './sql.ts'
 
 export interface Fork {
@@ -15,7 +19,7 @@ export interface Fork {
 export interface ThreadFork {
   /**
    * A new thread with copies of the messages of another: as they were said and when, under new ids. Runs stay where they
-   * are, so the copies name none. Throws notFound(thread | message), and tooManyProperties.
+   * are, so the copies name none; its vector store is a new one with the same files. Throws notFound(thread | message), and tooManyProperties.
    */
   fork(projectId: string, threadId: string, fork: Fork): Promise<ThreadRow>
 }
@@ -30,11 +34,12 @@ export function createThreadFork(db: Db): ThreadFork {
         )
         if (!from) throw notFound('thread', threadId)
         const last = messageId === undefined ? null : await seqOf(tx, threadId, messageId)
+        const tool_resources = await copyResources(tx, projectId, from.tool_resources)
         const [row] = await insert<ThreadRow>(tx.sql, 'threads', [
           {
             id,
             project_id: from.project_id,
-            tool_resources: from.tool_resources,
+            tool_resources,
             metadata: mergedMetadata(from.metadata, metadata) satisfies Metadata,
           },
         ])
@@ -56,6 +61,38 @@ SELECT 'msg_' || right(replace(gen_random_uuid()::text, '-', ''), 24), project_i
   attachments, metadata, assistant_id, completed_at, incomplete_at, incomplete_reason
 FROM messages WHERE thread_id = $1 AND ($3::bigint IS NULL OR seq <= $3) AND NOT superseded AND status <> 'in_progress'
 ORDER BY seq`
+
+/** What is attached to the one thread later is none of the other's, so they do not share a vector store. */
+async function copyResources(
+  tx: Tx,
+  projectId: string,
+  before: ToolResources,
+): Promise<ToolResources> {
+  const { file_search: search, ...found } = await lockFoundResources(tx, projectId, before)
+  if (!search) return found
+  const vector_store_ids: string[] = []
+  for (const from of search.vector_store_ids) {
+    const id = idFrom('vector_store', randomUUID())
+    await tx.sql(copyStore, [from, id])
+    await tx.sql(copyStoreFiles, [from, id])
+    vector_store_ids.push(id)
+  }
+  return { ...found, file_search: { vector_store_ids } }
+}
+
+const copyStore = `
+INSERT INTO vector_stores (id, project_id, name, description, metadata, expires_after_days)
+SELECT $2, project_id, name, description, metadata, expires_after_days FROM vector_stores WHERE id = $1`
+
+/** Files that are being deleted are waited for, and left out. The others wait for ingestion, as in any new store. */
+const copyStoreFiles = `
+INSERT INTO vector_store_files (vector_store_id, file_id, status, attributes, chunking_strategy)
+SELECT $2, file_id, 'in_progress', attributes, chunking_strategy
+FROM (
+  SELECT v.* FROM vector_store_files v JOIN files f ON f.id = v.file_id
+  WHERE v.vector_store_id = $1 AND (f.expires_at IS NULL OR f.expires_at > now())
+  ORDER BY f.id FOR KEY SHARE OF f
+) kept ORDER BY seq`
 
 async function seqOf(tx: Tx, threadId: string, messageId: string): Promise<string> {
   const [message] = await tx.sql<Pick<MessageRow, 'seq' | 'status'>>(

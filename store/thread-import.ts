@@ -1,5 +1,7 @@
 import type { Db, Tx } from './db.ts'
+import { lockFoundResources } from './resources.ts'
 import type { MessageRow, ThreadRow } from './rows.ts'
+import { lockThread } from './thread-rows.ts'
 
 export type ImportedThread = Pick<ThreadRow, 'id' | 'created_at' | 'tool_resources' | 'metadata'>
 
@@ -12,9 +14,12 @@ export type ImportedMessage = Omit<
 export type Imported = 'imported' | 'thread exists' | 'id taken'
 
 export interface ThreadImport {
-  /** Writes a thread with its messages, in the order given, or nothing of it. Durable once `importDone` has been heard. */
+  /**
+   * Writes a thread with its messages, in the order given, or nothing of it. Durable once `importDone` has been heard. Of its
+   * resources it keeps those that the project has; what messages name is a record, and stays as it came.
+   */
   import(projectId: string, thread: ImportedThread, messages: ImportedMessage[]): Promise<Imported>
-  /** More messages of a thread that has just been imported. */
+  /** More messages of a thread of the project; those that it has already stay as they are. Throws notFound. */
   importMore(projectId: string, threadId: string, messages: ImportedMessage[]): Promise<Imported>
   /** Waits until everything that was imported is on disk. */
   importDone(projectId: string): Promise<void>
@@ -24,11 +29,12 @@ export function createThreadImport(db: Db): ThreadImport {
   return {
     import: (projectId, thread, messages) =>
       whole(db, async (tx) => {
+        const tool_resources = await lockFoundResources(tx, projectId, thread.tool_resources)
         const [row] = await tx.sql(insertThread, [
           thread.id,
           projectId,
           thread.created_at,
-          JSON.stringify(thread.tool_resources),
+          JSON.stringify(tool_resources),
           JSON.stringify(thread.metadata),
         ])
         if (!row) return (await isOwn(tx, projectId, thread.id)) ? 'thread exists' : 'id taken'
@@ -37,7 +43,16 @@ export function createThreadImport(db: Db): ThreadImport {
       }),
     importMore: (projectId, threadId, messages) =>
       whole(db, async (tx) => {
-        await tx.sql(insertMessages, [projectId, threadId, JSON.stringify(messages)])
+        await tx.sql(lazily)
+        await lockThread(tx, projectId, threadId)
+        const there = await tx.sql<Pick<MessageRow, 'id' | 'thread_id'>>(
+          'SELECT id, thread_id FROM messages WHERE id = ANY ($1::text[])',
+          [messages.map(({ id }) => id)],
+        )
+        if (there.some(({ thread_id }) => thread_id !== threadId)) return 'id taken'
+        const known = new Set(there.map(({ id }) => id))
+        const missing = messages.filter(({ id }) => !known.has(id))
+        await tx.sql(insertMessages, [projectId, threadId, JSON.stringify(missing)])
         return 'imported'
       }),
     async importDone(projectId) {
@@ -69,8 +84,10 @@ async function isOwn(tx: Tx, projectId: string, threadId: string): Promise<boole
 const uniqueViolation = '23505'
 
 /** Thousands of small transactions, none of which waits for the disk: `importDone` does, once. */
+const lazily = `SELECT set_config('synchronous_commit', 'off', true)`
+
 const insertThread = `
-WITH lazily AS (SELECT set_config('synchronous_commit', 'off', true))
+WITH lazily AS (${lazily})
 INSERT INTO threads (id, project_id, created_at, tool_resources, metadata)
 SELECT $1, $2, $3::timestamptz, $4::jsonb, $5::jsonb FROM lazily WHERE set_config IS NOT NULL
 ON CONFLICT (id) DO NOTHING RETURNING id`

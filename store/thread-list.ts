@@ -20,11 +20,6 @@ export interface ThreadFilter {
 export interface ThreadList {
   /** A page in the order of creation. Throws invalidParameter for a cursor that is no thread of the project, and for a `q` without a word. */
   list(projectId: string, filter: ThreadFilter, query: ListQuery): Promise<Rows<ThreadRow>>
-  /**
-   * Sorts the words of the newest messages into the index. Postgres leaves them in a list that every search reads, until the
-   * list is long and some message has to wait for all of it to be sorted in; done often, neither takes notice.
-   */
-  tidySearch(): Promise<void>
 }
 
 /**
@@ -41,6 +36,9 @@ export function createThreadList(db: Db): ThreadList {
       const values: unknown[] = []
       const bind = (value: unknown): string => `$${values.push(value)}`
       const conditions = await range(db, bind, projectId, filter, query)
+      if (words.some((word) => Buffer.byteLength(word) > longestWordBytes)) {
+        return { rows: [], hasMore: false }
+      }
       const filters = filtersOf(bind, projectId, filter, words)
       const backwards = query.before !== undefined && query.after === undefined
       const direction = (query.order === 'asc') === backwards ? 'DESC' : 'ASC'
@@ -48,16 +46,12 @@ export function createThreadList(db: Db): ThreadList {
         filters,
         range: conditions.join(' AND '),
         order: `ORDER BY t.created_at ${direction}, t.seq ${direction}`,
-        limit: query.limit + 1,
+        rows: query.limit + 1,
+        limit: `${bind(query.limit + 1)}::text::bigint`,
       }
       const found = await search(db, page, values)
       const rows = found.slice(0, query.limit)
       return { rows: backwards ? rows.toReversed() : rows, hasMore: found.length > query.limit }
-    },
-    async tidySearch() {
-      // Only the owner of an index may; who is not leaves it to Postgres itself.
-      await db.sql(`SELECT gin_clean_pending_list(c.oid) FROM pg_class c
-        WHERE c.oid = 'messages_by_term'::regclass AND pg_has_role(c.relowner, 'USAGE')`)
     },
   }
 }
@@ -67,7 +61,9 @@ interface Page {
   /** Which threads of the list: project, time, cursors. */
   range: string
   order: string
-  limit: number
+  /** How many rows are asked for, and the same as it stands in SQL: bound, since every text is prepared. */
+  rows: number
+  limit: string
 }
 
 interface FilterSql {
@@ -81,7 +77,9 @@ const shortWalk = 300
 /** A filter that leaves no more than this leaves few. */
 const few = 2000
 const longWalk = 15_000
-/** A search that takes longer is given up. */
+/** `message_terms` leaves out what is longer: no message has it, and a tsquery could not hold it. */
+const longestWordBytes = 1024
+/** A statement of a search that takes longer is given up. */
 const longestMs = 10_000
 
 async function search(db: Db, page: Page, values: unknown[]): Promise<ThreadRow[]> {
@@ -92,37 +90,39 @@ async function search(db: Db, page: Page, values: unknown[]): Promise<ThreadRow[
       values,
     )
   }
-  const near = await walk(db, page, values, shortWalk)
-  if (near) return near
-  for (const filter of filters) {
-    const found = await gather(db, page, values, filter)
-    if (found) return found
-  }
-  return (await walk(db, page, values, longWalk)) ?? whole(db, page, values)
+  return searching(db, async (tx) => {
+    const near = await walk(tx, page, values, shortWalk)
+    if (near) return near
+    for (const filter of filters) {
+      const found = await gather(tx, page, values, filter)
+      if (found) return found
+    }
+    return (await walk(tx, page, values, longWalk)) ?? whole(tx, page, values)
+  })
 }
 
 /** The page, if it is full after `length` threads, or if there are no more. */
 async function walk(
-  db: Db,
-  { filters, range: conditions, order, limit }: Page,
+  tx: Tx,
+  { filters, range: conditions, order, rows: wanted, limit }: Page,
   values: unknown[],
   length: number,
 ): Promise<ThreadRow[] | undefined> {
-  const rows = await db.sql<ThreadRow & { walked: string }>(
-    `WITH near AS MATERIALIZED (SELECT t.* FROM threads t WHERE ${conditions} ${order} LIMIT ${length}),
+  const rows = await tx.sql<ThreadRow & { walked: string }>(
+    `WITH near AS MATERIALIZED (SELECT t.* FROM threads t WHERE ${conditions} ${order} LIMIT $${values.length + 1}::bigint),
        page AS MATERIALIZED (SELECT * FROM near t WHERE ${filters.map(({ check }) => check).join(' AND ')} ${order} LIMIT ${limit})
      SELECT t.*, CASE WHEN (SELECT count(*) FROM page) < ${limit} THEN (SELECT count(*) FROM near) END AS walked
      FROM (SELECT) always LEFT JOIN page t ON true ${order}`,
-    values,
+    [...values, length],
   )
-  const isFull = rows.length === limit
+  const isFull = rows.length === wanted
   if (!isFull && Number(rows[0]?.walked) === length) return undefined
   return rows.filter(({ id }) => id !== null)
 }
 
 /** The page, if the filter leaves few threads: those are fetched one by one, and asked for the other filters. */
 async function gather(
-  db: Db,
+  tx: Tx,
   page: Page,
   values: unknown[],
   filter: FilterSql,
@@ -131,25 +131,23 @@ async function gather(
   const others = page.filters.filter((other) => other !== filter).map(({ check }) => check)
   // Postgres must be told the type of a value that a statement does not use.
   const used = `num_nulls(${values.map((_, i) => `$${i + 1}::text`).join(', ')}) >= 0`
-  return gathering(db, async (tx) => {
-    const [counted] = await tx.sql<{ n: number }>(
-      `SELECT count(*)::integer AS n FROM (SELECT FROM (${filter.all}) a LIMIT ${few + 1}) f WHERE ${used}`,
-      values,
-    )
-    if (!counted || counted.n > few) return undefined
-    return tx.sql<ThreadRow>(
-      `WITH few AS MATERIALIZED (SELECT DISTINCT id FROM (${filter.all}) a), near AS MATERIALIZED (
-         SELECT f.* FROM few CROSS JOIN LATERAL
-           (SELECT t.* FROM threads t WHERE t.id = few.id AND ${conditions} OFFSET 0) f)
-       SELECT t.* FROM near t WHERE ${[...others, used].join(' AND ')} ${order} LIMIT ${limit}`,
-      values,
-    )
-  })
+  const [counted] = await tx.sql<{ n: number }>(
+    `SELECT count(*)::integer AS n FROM (SELECT FROM (${filter.all}) a LIMIT ${few + 1}) f WHERE ${used}`,
+    values,
+  )
+  if (!counted || counted.n > few) return undefined
+  return tx.sql<ThreadRow>(
+    `WITH few AS MATERIALIZED (SELECT DISTINCT id FROM (${filter.all}) a), near AS MATERIALIZED (
+       SELECT f.* FROM few CROSS JOIN LATERAL
+         (SELECT t.* FROM threads t WHERE t.id = few.id AND ${conditions} OFFSET 0) f)
+     SELECT t.* FROM near t WHERE ${[...others, used].join(' AND ')} ${order} LIMIT ${limit}`,
+    values,
+  )
 }
 
 /** The page out of all threads that the filters leave: seconds, where those are a million. */
-async function whole(
-  db: Db,
+function whole(
+  tx: Tx,
   { filters, range: conditions, order, limit }: Page,
   values: unknown[],
 ): Promise<ThreadRow[]> {
@@ -157,20 +155,18 @@ async function whole(
     ({ all }, i) => `left${i} AS MATERIALIZED (SELECT DISTINCT id FROM (${all}) a)`,
   )
   const joins = filters.map((_, i) => `JOIN left${i} ON left${i}.id = t.id`)
-  return gathering(db, (tx) =>
-    tx.sql<ThreadRow>(
-      `WITH ${left.join(', ')} SELECT t.* FROM threads t ${joins.join(' ')}
-       WHERE ${conditions} ${order} LIMIT ${limit}`,
-      values,
-    ),
+  return tx.sql<ThreadRow>(
+    `WITH ${left.join(', ')} SELECT t.* FROM threads t ${joins.join(' ')}
+     WHERE ${conditions} ${order} LIMIT ${limit}`,
+    values,
   )
 }
 
 /**
  * For reading what an index names. A bitmap that does not fit is checked row by row, and the words of a row take a while to
- * find; for few rows, other processes take longer to start than to find them. Throws where it takes too long.
+ * find; for few rows, other processes take longer to start than to find them. Throws where a statement takes too long.
  */
-async function gathering<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
+async function searching<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
   try {
     return await db.tx(async (tx) => {
       await tx.sql(
@@ -205,15 +201,23 @@ async function range(
   if (after !== undefined) await beyond('after', after, forward ? '>' : '<')
   if (before !== undefined) await beyond('before', before, forward ? '<' : '>')
   if (filter.createdAfter) {
-    const next = new Date(filter.createdAfter.getTime() + 1000)
-    conditions.push(`t.created_at >= ${bind(next.toISOString())}::text::timestamptz`)
+    conditions.push(`t.created_at >= ${time(bind, secondsOf(filter.createdAfter) + 1)}`)
   }
   if (filter.createdBefore) {
-    conditions.push(`t.created_at < ${bind(filter.createdBefore.toISOString())}::text::timestamptz`)
+    conditions.push(`t.created_at < ${time(bind, secondsOf(filter.createdBefore))}`)
   }
   // No filter, since it leaves nearly all: as many as there are runs at work are passed by.
   if (filter.hasActiveRun === false) conditions.push(`NOT ${activeRun}`)
   return conditions
+}
+
+/** As a number, since Postgres does not read the years of five digits as JavaScript writes them. */
+function time(bind: (value: unknown) => string, seconds: number): string {
+  return `to_timestamp(${bind(seconds)}::text::double precision)`
+}
+
+function secondsOf(date: Date): number {
+  return date.getTime() / 1000
 }
 
 async function cursor(db: Db, projectId: string, name: 'after' | 'before', id: string) {

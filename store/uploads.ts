@@ -18,9 +18,11 @@ import { insert } from './sql.ts'
 
 /** Files that arrive in parts. Where an upload is not there they throw notFound, in the wrong state uploadNotPending. */
 export interface Uploads {
+  /** An id that is there already keeps what it has. */
   create(upload: NewUpload): Promise<UploadRow>
   /** Throws unless parts may be added: before their bytes are read. */
   assertPending(projectId: string, id: string, action: string): Promise<void>
+  /** The same; then the bytes stay loose. */
   addPart(
     projectId: string,
     part: Pick<UploadPartRow, 'id' | 'upload_id'>,
@@ -59,16 +61,36 @@ const sweepGrace = '15 minutes'
 export function createUploads(db: Db, ledger: BlobLedger): Uploads {
   return {
     async create(upload) {
-      const [row] = await insert<UploadRow>(db.sql, 'uploads', [{ ...upload, status: 'pending' }])
-      if (!row) throw new Error('INSERT INTO uploads returned no row')
-      return row
+      const [row] = await db.sql<UploadRow>(
+        `INSERT INTO uploads (id, project_id, created_at, expires_at, filename, bytes, purpose, mime_type,
+           file_expires_after_s, status)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'pending') ON CONFLICT (id) DO NOTHING RETURNING *`,
+        [
+          upload.id,
+          upload.project_id,
+          upload.created_at,
+          upload.expires_at,
+          upload.filename,
+          upload.bytes,
+          upload.purpose,
+          upload.mime_type,
+          upload.file_expires_after_s,
+        ],
+      )
+      return row ?? (await find(db, upload.project_id, upload.id))
     },
     async assertPending(projectId, id, action) {
       assertOpen(await find(db, projectId, id), action)
     },
     addPart: (projectId, part, written) =>
       db.tx(async (tx) => {
-        assertOpen(await find(tx, projectId, part.upload_id, 'FOR NO KEY UPDATE'), 'add parts to')
+        const upload = await find(tx, projectId, part.upload_id, 'FOR NO KEY UPDATE')
+        const [before] = await tx.sql<UploadPartRow>(
+          'SELECT * FROM upload_parts WHERE id = $1 AND upload_id = $2',
+          [part.id, part.upload_id],
+        )
+        if (before) return before
+        assertOpen(upload, 'add parts to')
         const [sum] = await tx.sql<{ bytes: string }>(
           'SELECT coalesce(sum(bytes), 0) AS bytes FROM upload_parts WHERE upload_id = $1',
           [part.upload_id],

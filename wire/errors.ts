@@ -452,6 +452,16 @@ export function searchTooWide(): ApiError {
   )
 }
 
+/** Ours: a filter of the list of stored chat completions that leaves too few of them. */
+export function filterTooNarrow(looked: number): ApiError {
+  return new ApiError(
+    400,
+    `The filter by metadata is too narrow: none of ${looked} stored chat completions fits. ` +
+      "Name their 'model', or begin further on with 'after'.",
+    { param: 'metadata', code: 'filter_too_narrow' },
+  )
+}
+
 // --- the server -----------------------------------------------------------------------------
 
 export function serverError(): ApiError {

@@ -129,9 +129,12 @@ function hashOf(ctx: Context, key: string | null, body: Buffer): Buffer {
   return createHash('sha256').update(head).update(body).digest()
 }
 
-/** Bodies that no route holds in memory. An upload comes back by `idempotentUpload`; an import skips what is there. */
+/**
+ * Bodies that no route holds in memory. An upload comes back by `idempotentUpload`; an import skips what is there, in every
+ * spelling of its path that the router takes.
+ */
 function isStreamedIn(ctx: Context): boolean {
-  return Boolean(ctx.is('multipart/form-data')) || ctx.path === '/v1/threads/import'
+  return Boolean(ctx.is('multipart/form-data')) || /^\/v1\/threads\/import\/?$/i.test(ctx.path)
 }
 
 /** A search is a question, and its answer is large. */

@@ -22,8 +22,9 @@ export interface ReaderOptions {
   hidesUsage: boolean
 }
 
-/** What is longer goes by unread; of a JSON answer the end is looked at. */
+/** What is longer goes by unread; of a JSON answer the beginning and the end are looked at. */
 const readLimitBytes = 8 * 1024 * 1024
+const headBytes = 4 * 1024
 const tailBytes = 16 * 1024
 
 /** Reads by the content type: events, JSON, or nothing, as of audio. */
@@ -71,12 +72,14 @@ function jsonReader({ onId }: ReaderOptions): Reader {
   let copy: Buffer[] = []
   let copyBytes = 0
   let isWhole = true
+  let head = ''
   let last: Buffer | undefined
 
   function remember(chunk: Buffer): void {
     copy.push(chunk)
     copyBytes += chunk.length
     if (copyBytes <= readLimitBytes) return
+    if (isWhole) head = Buffer.concat(copy).subarray(0, headBytes).toString('utf8')
     isWhole = false
     copy = [Buffer.from(Buffer.concat(copy).subarray(-tailBytes))]
     copyBytes = tailBytes
@@ -86,6 +89,7 @@ function jsonReader({ onId }: ReaderOptions): Reader {
     stream: passing(
       async (chunk, push) => {
         remember(chunk)
+        if (!isWhole) await learnId(reader, { id: idInHead(head) }, onId)
         if (last) push(last)
         last = onId ? chunk : undefined
         if (!onId) push(chunk)
@@ -102,6 +106,11 @@ function jsonReader({ onId }: ReaderOptions): Reader {
     id: undefined,
   }
   return reader
+}
+
+/** Endpoints write the id first. */
+function idInHead(text: string): string | undefined {
+  return /^\s*\{\s*"id"\s*:\s*"([^"\\]+)"/.exec(text)?.[1]
 }
 
 async function learnId(reader: Reader, value: unknown, onId: ReaderOptions['onId']): Promise<void> {

@@ -5,7 +5,7 @@ import { z } from 'zod'
 
 import type { Endpoint } from '../../models.ts'
 import type { PassedObjectRow } from '../../store/passed-objects.ts'
-import { brokenUpstream } from '../../wire/errors.ts'
+import { brokenUpstream, filterTooNarrow, invalidParameter } from '../../wire/errors.ts'
 import { DEFAULT_PAGE_SIZE, MAX_MODEL_CHARS, MAX_PAGE_SIZE } from '../../wire/limits.ts'
 import { page } from '../../wire/page.ts'
 import type { ApiDeps } from '../app.ts'
@@ -29,21 +29,32 @@ export function storedCompletions(
     const wanted = metadataOf(others)
     const { signal } = onClose(ctx)
     const found: Completion[] = []
-    let cursor = after
+    let cursor = after === undefined ? undefined : await placeOf(ctx, after)
     let hasMoreRows = true
-    while (hasMoreRows && found.length <= limit) {
+    let looked = 0
+    while (hasMoreRows && found.length <= limit && looked < mostLooked) {
       const rows = await store.passedObjects.list(ctx.state.projectId, 'chat.completion', {
         limit: limit + 1,
         order,
         after: cursor,
         model,
       })
-      const completions = await Promise.all(rows.map((row) => read(ctx, row, signal)))
-      found.push(...completions.filter((one) => one !== undefined).filter(isTagged(wanted)))
-      cursor = rows.at(-1)?.id
+      const answers = await Promise.all(rows.map((row) => read(ctx, row, signal)))
+      const completions = answers.filter((one) => one !== undefined)
+      found.push(...completions.filter(isTagged(wanted)))
+      looked += completions.length
+      cursor = rows.at(-1)?.seq
       hasMoreRows = rows.length > limit
     }
-    ctx.body = page(found.slice(0, limit), found.length > limit)
+    // Clients go on after the last object of a page, so one that is empty would be their last.
+    if (hasMoreRows && found.length === 0) throw filterTooNarrow(looked)
+    ctx.body = page(found.slice(0, limit), hasMoreRows || found.length > limit)
+  }
+
+  async function placeOf(ctx: Context, id: string): Promise<PassedObjectRow['seq']> {
+    const row = await store.passedObjects.find(ctx.state.projectId, 'chat.completion', id)
+    if (!row) throw invalidParameter('after', `no object with id '${id}' is in this list`)
+    return row.seq
   }
 
   async function read(
@@ -54,7 +65,7 @@ export function storedCompletions(
     const endpoint = await endpointOf(row)
     if (!endpoint) return undefined
     const path = `chat/completions/${encodeURIComponent(row.id)}`
-    const headers = sentHeaders({ accept: 'application/json' }, undefined)
+    const headers = sentHeaders({ accept: 'application/json' }, { projectId: ctx.state.projectId })
     const request = { method: 'GET', path, headers, body: undefined }
     const answer = await askUpstream(endpoint, request, signal)
     if (answer.status === 200) return completionIn(answer.body)
@@ -64,6 +75,9 @@ export function storedCompletions(
     return undefined
   }
 }
+
+/** How many completions one request asks endpoints for before it answers with what it has. */
+const mostLooked = 500
 
 /** Oldest first, other than all lists of the Assistants API. */
 const ListCompletions = z.looseObject({

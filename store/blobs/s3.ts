@@ -30,19 +30,40 @@ export interface S3Options {
 /** A part of an upload; two are in memory at a time. S3 takes 10,000 of them. */
 const partBytes = 8 * 1024 * 1024
 
+/** A download holds its socket for as long as its client takes, so they have sockets of their own. */
+const maxDownloads = 1000
+const maxSockets = 200
+const connectionTimeoutMs = 10_000
+/** Until the answer begins; a part of an upload has gone by then, over a slow line too. */
+const requestTimeoutMs = 120_000
+
 export async function openS3Blobs(options: S3Options): Promise<Blobs> {
   const { bucket, prefix, region, endpoint, credentials } = options
-  const client = new S3Client({
-    ...(endpoint && {
-      endpoint,
-      forcePathStyle: true,
-      // Servers other than AWS do not all know the checksums that the SDK adds by itself.
-      requestChecksumCalculation: 'WHEN_REQUIRED',
-      responseChecksumValidation: 'WHEN_REQUIRED',
-    }),
-    ...((region ?? endpoint) && { region: region ?? 'us-east-1' }),
-    ...(credentials && { credentials }),
-  })
+  const open = (sockets: number): S3Client =>
+    new S3Client({
+      requestHandler: {
+        connectionTimeout: connectionTimeoutMs,
+        requestTimeout: requestTimeoutMs,
+        throwOnRequestTimeout: true,
+        httpAgent: { keepAlive: true, maxSockets: sockets },
+        httpsAgent: { keepAlive: true, maxSockets: sockets },
+      },
+      ...(endpoint && {
+        endpoint,
+        forcePathStyle: true,
+        // Servers other than AWS do not all know the checksums that the SDK adds by itself.
+        requestChecksumCalculation: 'WHEN_REQUIRED',
+        responseChecksumValidation: 'WHEN_REQUIRED',
+      }),
+      ...((region ?? endpoint) && { region: region ?? 'us-east-1' }),
+      ...(credentials && { credentials }),
+    })
+  const client = open(maxSockets)
+  const downloads = open(maxDownloads)
+  const close = (): void => {
+    client.destroy()
+    downloads.destroy()
+  }
   const at = (key: string) => ({ Bucket: bucket, Key: `${prefix}${key}` })
   const place = { id: `s3://${bucket}/${prefix}`, name: `s3://${bucket}/${prefix}` }
 
@@ -59,7 +80,7 @@ export async function openS3Blobs(options: S3Options): Promise<Blobs> {
     },
     async get(key, range) {
       try {
-        const { Body } = await client.send(
+        const { Body } = await downloads.send(
           new GetObjectCommand({
             ...at(key),
             ...(range && { Range: `bytes=${range.start}-${range.end}` }),
@@ -78,11 +99,11 @@ export async function openS3Blobs(options: S3Options): Promise<Blobs> {
       await abortUploads(client, at(key))
     },
     async [Symbol.asyncDispose]() {
-      client.destroy()
+      close()
     },
   }
   await assertUsable(blobs, client, options).catch((error: unknown) => {
-    client.destroy()
+    close()
     throw error
   })
   return blobs
@@ -150,7 +171,7 @@ function told(error: unknown): never {
   const isAway =
     (status !== undefined && status >= 500) ||
     (error instanceof Error &&
-      /^(TimeoutError|ECONN|ENOTFOUND|EAI_AGAIN|EPIPE)/.test(codeOf(error)))
+      /^(TimeoutError|ETIMEDOUT|ECONN|ENOTFOUND|EAI_AGAIN|EPIPE)/.test(codeOf(error)))
   if (!isAway) throw error
   throw Object.assign(unavailable('the storage of files'), { cause: error })
 }

@@ -179,6 +179,8 @@ async function cancel({ sdk, model }) {
   const { assistant, thread } = await prepare(sdk, model, { tools: WEATHER }, ASK_WEATHER)
   const begun = await threads.runs.create(thread.id, { assistant_id: assistant.id })
   assertRequiresAction(await settled(sdk, begun))
+  const noted = await threads.runs.update(thread.id, begun.id, { metadata: { n: '1' } })
+  assert.deepEqual(noted.metadata, { n: '1' })
   const cancelling = await threads.runs.cancel(thread.id, begun.id)
   assert.match(cancelling.status, /^cancell(ing|ed)$/)
   const run = await settled(sdk, begun)
@@ -214,6 +216,13 @@ async function files({ sdk, model }) {
   assert.deepEqual(listed, [a, c])
   const file = await threads.messages.files.retrieve(thread.id, message.id, c)
   assert.deepEqual([file.object, file.message_id], ['thread.message.file', message.id])
+
+  const kept = await client.files.retrieve(a)
+  assert.deepEqual([kept.object, kept.purpose], ['file', 'assistants'])
+  assert.ok((await collect(client.files.list())).includes(a))
+  assert.equal(await (await client.files.content(a)).text(), 'This is a.')
+  const [{ id: name }] = (await client.models.list()).data
+  assert.equal((await client.models.retrieve(name)).object, 'model')
   return { files: [a, b, c] }
 }
 
@@ -283,6 +292,11 @@ async function stream({ sdk, model, isDemo }) {
   for await (const event of raw) rules.see(event)
   const facts = rules.end()
   assert.equal(facts.runStatus, 'completed')
+  const created = { assistant_id: assistant.id, thread: { messages: [user(EQUATION)] } }
+  const whole = await threads.createAndRun({ ...created, stream: true })
+  const names = []
+  for await (const { event } of whole) names.push(event)
+  assert.deepEqual([names[0], names.at(-1)], ['thread.created', 'thread.run.completed'])
   return facts
 }
 

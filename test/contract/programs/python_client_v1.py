@@ -163,6 +163,8 @@ def cancel():
     assistant, thread = prepare({"tools": WEATHER}, ASK_WEATHER)
     begun = runs.create(thread.id, assistant_id=assistant.id)
     check_requires_action(settled(begun))
+    noted = runs.update(begun.id, thread_id=thread.id, metadata={"n": "1"})
+    equal(noted.metadata, {"n": "1"})
     check(runs.cancel(begun.id, thread_id=thread.id).status in ("cancelling", "cancelled"), "")
     equal(settled(begun).status, "cancelled")
     return {"status": "cancelled"}
@@ -195,6 +197,12 @@ def files():
     equal([one.id for one in listed], [a, c])
     file = messages.files.retrieve(c, thread_id=thread.id, message_id=message.id)
     equal((file.object, file.message_id), ("thread.message.file", message.id))
+
+    equal(client.files.retrieve(a).purpose, "assistants")
+    check(a in [one.id for one in client.files.list()], "the list of files")
+    equal(client.files.content(a).read(), b"This is a.")
+    name = client.models.list().data[0].id
+    equal(client.models.retrieve(name).object, "model")
     return {"files": [a, b, c]}
 
 
@@ -278,6 +286,11 @@ def stream():
     raw = runs.create(thread.id, assistant_id=assistant.id, stream=True)
     events = [event.event for event in raw]
     equal(events[-1], "thread.run.completed")
+    whole = threads.create_and_run(
+        assistant_id=assistant.id, thread={"messages": [user(EQUATION)]}, stream=True
+    )
+    names = [event.event for event in whole]
+    equal((names[0], names[-1]), ("thread.created", "thread.run.completed"))
     return {"text": seen.text, "events": len(events)}
 
 
