@@ -53,7 +53,8 @@ export function createApp(deps: ApiDeps): RequestListener {
   const app = new Koa()
   // Only the error middleware answers; what escapes it is an answer that broke off, by our fault unless its client left.
   app.on('error', (error: unknown, ctx?: Koa.Context) => {
-    const isExpected = deps.draining.aborted || (ctx !== undefined && hasLeft(ctx.req.socket))
+    const isExpected =
+      deps.draining.aborted || (ctx !== undefined && hasLeft(ctx.req.socket, error))
     const facts = { err: error, request_id: ctx?.['state'].requestId as unknown, path: ctx?.path }
     deps.log[isExpected ? 'debug' : 'error'](facts, 'an answer broke off')
   })
@@ -81,9 +82,9 @@ export function createApp(deps: ApiDeps): RequestListener {
   return (request, response) => void listener(request, response)
 }
 
-/** Whether the other side closed the connection. We close it too, where an answer breaks off, but then it has not ended. */
-function hasLeft(socket: Socket): boolean {
-  return socket.readableEnded || socket.errored !== null
+/** Whether the other side closed the connection; where an answer breaks off by `error`, we close it, with that. */
+function hasLeft(socket: Socket, error: unknown): boolean {
+  return socket.readableEnded || (socket.errored !== null && socket.errored !== error)
 }
 
 /** Every route that there is, behind nobody's door yet. Tests walk them: what is added elsewhere escapes their matrix. */

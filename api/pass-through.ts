@@ -114,8 +114,11 @@ export function passThroughRoutes(router: Router<State>, deps: ApiDeps): void {
     // A client that follows a redirect would leave us, with its own key.
     if (isRedirect) throw brokenUpstream('answered with a redirect, which is not followed')
     // The caller would take its own key for wrong; and what endpoints say of a key shows its beginning and its end.
-    const { status } = answer
-    log.error({ status, endpoint: endpoint.baseUrl }, 'an endpoint refused the key of this server')
+    const facts = { status: answer.status, endpoint: new URL(endpoint.baseUrl).host }
+    log.error(
+      { ...facts, request_id: ctx.state.requestId },
+      'an endpoint refused the key of this server',
+    )
     throw brokenUpstream("refused this server's key")
   }
 

@@ -51,8 +51,8 @@ export function createExports(db: Db): Exports {
   ): AsyncGenerator<Row[]> {
     for (let seq = after; ;) {
       const sized = await db.sql<Sized & { seq: string }>(
-        `SELECT seq, ${bytesOf(table)} AS bytes FROM ${table} r
-         WHERE ${parent} = $1 AND seq > $2 AND ${condition} ORDER BY seq LIMIT ${pageSize}`,
+        `SELECT seq, ${bytesOf(table)} AS bytes FROM (SELECT * FROM ${table}
+           WHERE ${parent} = $1 AND seq > $2 AND ${condition} ORDER BY seq LIMIT ${pageSize}) r ORDER BY seq`,
         [id, seq],
       )
       for (const group of groupsOf(sized)) {
@@ -76,8 +76,8 @@ export function createExports(db: Db): Exports {
   async function batches(threads: ThreadRow[]): Promise<(Sized & { thread: ThreadRow })[][]> {
     const first = (table: string, condition: string): string =>
       `coalesce((SELECT sum(bytes) FROM (
-         SELECT ${bytesOf(table)} AS bytes FROM ${table} r
-         WHERE thread_id = t.id AND ${condition} ORDER BY seq LIMIT ${rowsAtOnce}) f), 0)`
+         SELECT ${bytesOf(table)} AS bytes FROM (SELECT * FROM ${table}
+           WHERE thread_id = t.id AND ${condition} ORDER BY seq LIMIT ${rowsAtOnce}) r) f), 0)`
     const sizes = await db.sql<Sized>(
       `SELECT ${first('messages', written)} + ${first('runs', 'true')} AS bytes
        FROM unnest($1::text[]) WITH ORDINALITY AS t (id, n) ORDER BY n`,

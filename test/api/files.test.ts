@@ -2,14 +2,21 @@ import { createReadStream, readdirSync, readlinkSync, writeFileSync } from 'node
 import { request, type ClientRequest, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
 import { once } from 'node:events'
+import { Readable } from 'node:stream'
 
 import OpenAI, { toFile } from 'openai'
+import { pino } from 'pino'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
+import { startApi } from '../../api/server.ts'
+import type { Engine } from '../../engine/index.ts'
+import { createModels } from '../../models.ts'
+import { openBlobs as openStorage } from '../../store/blobs.ts'
+import { openStore } from '../../store/index.ts'
 import { eventually, scratchDir } from '../local/scratch.ts'
 import { queryOnce } from '../support/cluster.ts'
 import { hasS3Server, startS3Server, withoutS3Server } from '../support/s3.ts'
-import { startServer, type TestServer } from '../support/server.ts'
+import { createDatabase, startServer, type TestServer } from '../support/server.ts'
 import { createCaller, refusal, refused, type Caller } from './caller.ts'
 import { boundary, field, filePart, form, type FormPart } from './form.ts'
 import { roundTrip } from './large-file.ts'
@@ -580,6 +587,81 @@ test('with its project go its files and their bytes', async () => {
   expect((await caller.get(`/files/${id}`)).status).toBe(404)
   await sql('DELETE FROM projects WHERE id = $1', [projectId])
   await settled()
+})
+
+test.each(['text/pl\0ain', 'text/pl\u0001ain', `text/${'x'.repeat(251)}`])(
+  'a type that is none is not kept: %j',
+  async (type) => {
+    const { status, body } = await post([
+      field('purpose', 'assistants'),
+      filePart('a,b', 'table.csv', type),
+    ])
+    expect(status).toBe(200)
+    expect(await sql('SELECT mime_type FROM files WHERE id = $1', [body.id])).toEqual([
+      { mime_type: null },
+    ])
+    const { headers } = await caller.get(`/files/${body.id}/content`)
+    expect(headers.get('content-type')).toBe('text/csv')
+  },
+)
+
+test.each([
+  ['by our fault is logged as an error', 'error', 'terminated'],
+  ['since its client left is not', 'debug', 'This operation was aborted'],
+] as const)('a download that breaks off %s', async (_, level, toldToClient) => {
+  using own = scratchDir()
+  await using database = await createDatabase()
+  await using blobs = await openStorage({ dir: own.path, s3: undefined })
+  const half = new Readable({ read() {} })
+  half.push('01234')
+  const logged: { level: string; msg: string }[] = []
+  const log = pino(
+    { level: 'debug', formatters: { level: (label) => ({ level: label }) } },
+    { write: (line) => void logged.push(JSON.parse(line) as { level: string; msg: string }) },
+  )
+  await using store = await openStore({
+    databaseUrl: database.url,
+    log,
+    maxConnections: 4,
+    blobs: { ...blobs, get: async () => half },
+  })
+  const { id: defaultProjectId } = await store.keys.defaultProject()
+  await using api = await startApi({
+    store,
+    // No route of files asks for it.
+    engine: {} as Engine,
+    models: createModels({
+      file: undefined,
+      upstream: { baseUrl: 'http://127.0.0.1:9/v1', apiKey: undefined },
+      defaultModel: undefined,
+      env: {},
+    }),
+    log,
+    access: { keys: store.keys, defaultProjectId, adminKey: undefined, isLoopback: true },
+    host: '127.0.0.1',
+    port: 0,
+    graceMs: 1000,
+    runExpiresAfterS: 600,
+    downloadsInputs: true,
+    inspectUrl: () => undefined,
+  })
+  const { raw, headers } = form([field('purpose', 'assistants'), filePart('0123456789')])
+  const { body } = await createCaller({ baseUrl: api.url }).post('/files', undefined, {
+    raw,
+    headers,
+  })
+  const leaving = new AbortController()
+  const answer = await fetch(`${api.url}/files/${body.id}/content`, {
+    headers: { authorization: 'Bearer any' },
+    signal: leaving.signal,
+  })
+  const pieces = answer.body?.getReader()
+  expect(Buffer.from((await pieces?.read())?.value ?? []).toString()).toBe('01234')
+  if (level === 'error') half.destroy(new Error('the disk broke'))
+  else leaving.abort()
+  await expect(pieces?.read()).rejects.toThrow(toldToClient)
+  const line = await eventually(() => logged.find(({ msg }) => msg === 'an answer broke off'))
+  expect(line.level).toBe(level)
 })
 
 test('an upload that is sent again after its answer was lost makes one file', async () => {

@@ -1,31 +1,67 @@
+import { once } from 'node:events'
+import { request, type ClientRequest, type IncomingMessage } from 'node:http'
+
+import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 import { createLogger } from '../../log.ts'
-import { openStore } from '../../store/index.ts'
+import { openStore, type Store } from '../../store/index.ts'
+import { eventually } from '../local/scratch.ts'
+import { takeViolations } from '../support/http-capture.ts'
 import { call, say } from '../support/model.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { createCaller, refusal, type Answer, type Body, type Caller } from './caller.ts'
+import { field, filePart, form } from './form.ts'
 
 let server: TestServer
 let api: Caller
+let apiKey: string
 /** Of projects that have nothing yet. */
 let projects: Caller[]
 beforeAll(async () => {
   server = await startServer()
   server.model.respond(() => say('It is noted.'))
-  await using store = await openStore({
-    databaseUrl: server.databaseUrl,
-    log: createLogger('error'),
-    maxConnections: 2,
-  })
+  await using store = await openedStore()
   const callers = []
-  for (const name of ['one', 'two', 'three', 'four']) {
+  for (const name of ['one', 'two', 'three', 'four', 'five']) {
     const project = await store.keys.createProject(name)
-    callers.push(createCaller(server, (await store.keys.createKey(project.id, name)).key))
+    const { key } = await store.keys.createKey(project.id, name)
+    callers.push(createCaller(server, key))
+    if (name === 'one') apiKey = key
   }
   ;[api, ...projects] = callers as [Caller, ...Caller[]]
 })
 afterAll(() => server[Symbol.asyncDispose]())
+
+function openedStore(): Promise<Store> {
+  const { databaseUrl } = server
+  return openStore({ databaseUrl, log: createLogger('error'), maxConnections: 2 })
+}
+
+/** An import whose lines are sent one after the other. */
+function beginImport(): ClientRequest {
+  return request(`${server.baseUrl}/threads/import`, {
+    method: 'POST',
+    headers: {
+      authorization: `Bearer ${apiKey}`,
+      'openai-beta': 'assistants=v2',
+      'content-type': 'application/jsonl',
+    },
+  })
+}
+
+async function answerTo(sent: ClientRequest): Promise<{ status: number; body: Body }> {
+  const [answer] = (await once(sent, 'response')) as [IncomingMessage]
+  const text = (await answer.toArray()).join('')
+  return { status: answer.statusCode ?? 0, body: JSON.parse(text) as Body }
+}
+
+async function newFile(caller: Caller): Promise<string> {
+  const parts = [field('purpose', 'assistants'), filePart('Some text.')]
+  const { status, body } = await caller.post('/files', undefined, form(parts))
+  expect(status).toBe(200)
+  return body.id
+}
 
 function imports(caller: Caller, raw: string, headers = {}): Promise<Answer> {
   return caller.post('/threads/import', undefined, {
@@ -186,6 +222,144 @@ describe('an import', () => {
     expect(await messagesOf(api, 'thread_twice')).toHaveLength(1)
   })
 
+  test('that broke off in a long thread is completed by the same lines', async () => {
+    const id = 'thread_cut'
+    const message = (n: number) => ({ id: `msg_cut${n}`, role: 'user', content: `${n}` })
+    const more = (...ns: number[]) => ({
+      object: 'thread.messages',
+      thread_id: id,
+      messages: ns.map(message),
+    })
+    const whole = [{ id, messages: [message(1), message(2)] }, more(3, 4), more(5, 6)]
+    expect((await imports(api, lines(...whole.slice(0, 2)))).body).toEqual(nothing({ imported: 1 }))
+    for (const _ of ['completed', 'complete']) {
+      expect((await imports(api, lines(...whole))).body).toEqual(nothing({ existing: 1 }))
+      const messages = await messagesOf(api, id)
+      expect(messages.map((one) => one.id)).toEqual([1, 2, 3, 4, 5, 6].map((n) => `msg_cut${n}`))
+    }
+    await imports(api, lines({ id: 'thread_cut2', messages: [] }))
+    const foreign = { object: 'thread.messages', thread_id: 'thread_cut2', messages: [message(7)] }
+    const taken = { ...foreign, messages: [message(8), message(1)] }
+    expect((await imports(api, lines(taken, foreign))).body).toMatchObject({
+      failed: 1,
+      errors: [{ line: 1, id: 'thread_cut2' }],
+    })
+    expect((await messagesOf(api, 'thread_cut2')).map((one) => one.id)).toEqual(['msg_cut7'])
+  })
+
+  test('tells of messages that it cannot place', async () => {
+    await imports(api, lines({ id: 'thread_whole', messages: [] }))
+    const messages = [{ role: 'user', content: 'Again?' }]
+    const more = (thread_id: string) => ({ object: 'thread.messages', thread_id, messages })
+    const { body } = await imports(
+      api,
+      lines({ id: 'thread_whole', messages: [] }, more('thread_whole'), more('thread_nowhere')),
+    )
+    expect(body).toMatchObject({
+      existing: 1,
+      failed: 2,
+      errors: [
+        { line: 2, id: 'thread_whole' },
+        { line: 3, id: 'thread_nowhere' },
+      ],
+    })
+    expect(await messagesOf(api, 'thread_whole')).toEqual([])
+  })
+
+  test('goes on where a thread is deleted before its messages have come', async () => {
+    const sent = beginImport()
+    const answer = answerTo(sent)
+    sent.write(lines({ id: 'thread_fleeting', messages: [] }))
+    await eventually(async () => (await api.get('/threads/thread_fleeting')).status === 200)
+    await api.delete('/threads/thread_fleeting')
+    const messages = [{ role: 'user', content: 'Too late' }]
+    const more = { object: 'thread.messages', thread_id: 'thread_fleeting', messages }
+    sent.end(lines(more, { id: 'thread_lasting', messages: [] }))
+    expect(await answer).toMatchObject({
+      status: 200,
+      body: {
+        imported: 2,
+        failed: 1,
+        errors: [
+          { line: 2, id: 'thread_fleeting', error: "No thread found with id 'thread_fleeting'." },
+        ],
+      },
+    })
+  })
+
+  test('that fails is answered before its end', async () => {
+    const client = new Client({ connectionString: server.databaseUrl })
+    await client.connect()
+    await client.query(`ALTER TABLE threads ADD CONSTRAINT never CHECK (id <> 'thread_never')`)
+    await client.end()
+    const sent = beginImport()
+    sent.write(lines({ id: 'thread_never', messages: [] }))
+    const { status, body } = await answerTo(sent)
+    expect(status).toBe(500)
+    expect(body.error.type).toBe('server_error')
+    sent.destroy()
+  })
+
+  test('loses nothing, however its path is written', async () => {
+    const paths = ['/threads/import/', '/threads/Import']
+    for (const [n, path] of paths.entries()) {
+      const raw = lines({ id: `thread_spelled${n}`, messages: [] })
+      expect((await api.post(path, undefined, { raw })).body).toEqual(nothing({ imported: 1 }))
+      expect((await api.get(`/threads/thread_spelled${n}`)).status).toBe(200)
+      // No document knows such a path.
+      await eventually(() => takeViolations().length > 0)
+    }
+  })
+
+  test('keeps of what a thread names that which the project has', async () => {
+    const other = projects[3]
+    const [mine, theirs] = [await newFile(api), await newFile(other as Caller)]
+    const storeOf = async (caller: Caller, file: string): Promise<string> => {
+      const tool_resources = { file_search: { vector_stores: [{ file_ids: [file] }] } }
+      const thread = await caller.make('/threads', { tool_resources })
+      await caller.delete(`/threads/${thread.id}`)
+      const { file_search: search } = thread['tool_resources'] as {
+        file_search: { vector_store_ids: [string] }
+      }
+      return search.vector_store_ids[0]
+    }
+    const [store, theirStore] = [await storeOf(api, mine), await storeOf(other as Caller, theirs)]
+    const named = (id: string, vector_store_id: string) => ({
+      id,
+      tool_resources: {
+        code_interpreter: { file_ids: ['file-gone', theirs, mine] },
+        file_search: { vector_store_ids: [vector_store_id] },
+      },
+      messages: [
+        {
+          role: 'user',
+          content: 'Look.',
+          attachments: [{ file_id: theirs, tools: [{ type: 'file_search' }] }],
+        },
+      ],
+    })
+    const raw = lines(
+      named('thread_naming1', store),
+      named('thread_naming2', theirStore),
+      named('thread_naming3', 'vs_gone'),
+    )
+    expect((await imports(api, raw)).body).toEqual(nothing({ imported: 3 }))
+    for (const [id, vector_store_ids] of [
+      ['thread_naming1', [store]],
+      ['thread_naming2', []],
+      ['thread_naming3', []],
+    ]) {
+      expect((await api.read(`/threads/${String(id)}`))['tool_resources']).toEqual({
+        code_interpreter: { file_ids: [mine] },
+        file_search: { vector_store_ids },
+      })
+      const [message] = await messagesOf(api, String(id))
+      expect(message?.['attachments']).toEqual([
+        { file_id: theirs, tools: [{ type: 'file_search' }] },
+      ])
+    }
+  })
+
   test('says that an id is taken, and not by whom', async () => {
     const thread = {
       id: 'thread_theirs',
@@ -286,6 +460,42 @@ describe('an export', () => {
         .filter((line) => line.includes('"object":"thread"'))
         .map((line) => JSON.parse(line)),
     )
+  })
+
+  test('holds no more than a few messages, where they are large', async () => {
+    await using store = await openedStore()
+    const project = await store.keys.createProject('large')
+    const caller = createCaller(server, (await store.keys.createKey(project.id, 'large')).key)
+    const sizeBytes = 7_000_000
+    const messages = [1, 2, 3].map((n) => ({
+      role: 'user',
+      content: `${n}`.repeat(sizeBytes),
+    }))
+    const small = [{ role: 'user', content: 'Small' }]
+    await imports(
+      caller,
+      lines(
+        { id: 'thread_before', created_at: 1, messages: small },
+        { id: 'thread_large', created_at: 2, messages },
+        { id: 'thread_behind', created_at: 3, messages: small },
+      ),
+    )
+    const pages: [string, string[]][] = []
+    for await (const { thread, messages: read } of store.exports.threads(project.id)) {
+      for await (const page of read) {
+        const texts = page.flatMap(({ content }) =>
+          content.map((part) => (part.type === 'text' ? part.text.value.slice(0, 5) : part.type)),
+        )
+        pages.push([thread.id, texts])
+      }
+    }
+    // 16 MB are read at once.
+    expect(pages).toEqual([
+      ['thread_before', ['Small']],
+      ['thread_large', ['11111', '22222']],
+      ['thread_large', ['33333']],
+      ['thread_behind', ['Small']],
+    ])
   })
 
   test('of a thread that is longer than a line may be is taken back whole', async () => {

@@ -236,6 +236,7 @@ describe('a request', () => {
       'content-length': String(newest(one).bytes.length),
       'content-type': 'application/json',
       host: new URL(one.url).host,
+      'idempotency-key': expect.stringMatching(/^[0-9a-f]{64}$/),
       'openai-beta': 'responses=v1',
       'user-agent': 'longrun',
     })
@@ -316,6 +317,21 @@ describe('a request', () => {
     const again = await mine.post('/embeddings', { model: 'one', input: 'a' }, { headers })
     expect(again.headers.get('idempotency-replayed')).toBeNull()
     expect(one.served.length).toBe(before + 2)
+  })
+
+  test('tells its Idempotency-Key, so that no other key and no other project shares it', async () => {
+    one.serve('POST /embeddings', () => ({ data: [] }))
+    const told = async (caller: Caller, key: string) => {
+      const headers = { 'idempotency-key': key }
+      await caller.post('/embeddings', { model: 'one', input: 'a' }, { headers })
+      return newest(one).headers['idempotency-key']
+    }
+    const key = await told(mine, 'k-1')
+    expect(await told(mine, 'k-1')).toBe(key)
+    expect(await told(mine, 'k-2')).not.toBe(key)
+    expect(await told(theirs, 'k-1')).not.toBe(key)
+    await mine.post('/embeddings', { model: 'one', input: 'a' })
+    expect(newest(one).headers).not.toHaveProperty('idempotency-key')
   })
 })
 
@@ -459,11 +475,25 @@ describe('an answer', () => {
   })
 
   test('that repeats the key of the endpoint is handed on without it', async () => {
-    one.script(fail(401, { message: `Incorrect API key provided: ${keyOfOne}.` }))
+    one.script(fail(400, { message: `No such key: ${keyOfOne}.` }))
     const answer = await mine.post('/chat/completions', { model: 'one', messages })
-    expect(answer.status).toBe(401)
-    expect(answer.body.error.message).toBe('Incorrect API key provided: ***.')
+    expect(answer.status).toBe(400)
+    expect(answer.body.error.message).toBe('No such key: ***.')
   })
+
+  test.each([401, 403])(
+    'that refuses our key with a %d is our error, and shows nothing of the key',
+    async (status) => {
+      const message = `Incorrect API key provided: ${keyOfOne.slice(0, 8)}***${keyOfOne.slice(-4)}.`
+      one.script(fail(status, { message }, { 'www-authenticate': 'Bearer' }))
+      const answer = await mine.post('/chat/completions', { model: 'one', messages })
+      expect(refusal(answer)).toEqual({
+        ...refused(502, "The endpoint of the model refused this server's key."),
+        type: 'server_error',
+      })
+      expect(answer.headers.get('www-authenticate')).toBeNull()
+    },
+  )
 
   test('that is packed without being asked for is unpacked', async () => {
     const body = { data: [{ text: 'a'.repeat(1000) }], usage: { prompt_tokens: 4 } }
@@ -907,5 +937,71 @@ describe('a chat completion that its endpoint stores', () => {
     await client.chat.completions.delete(first)
     expect(refusal(await mine.get(`/chat/completions/${first}`))).toEqual(nothing)
     expect(await listed()).toEqual(ids.slice(1))
+  })
+
+  /** A project of its own, and completions of the model `one` that it is said to have stored, oldest first. */
+  async function projectWith(name: string, ids: string[]): Promise<Caller> {
+    await using rows = await openStore({
+      databaseUrl: server.databaseUrl,
+      log: createLogger('error'),
+      maxConnections: 2,
+    })
+    const project = await rows.keys.createProject(name)
+    for (const id of ids) {
+      await rows.passedObjects.keep(project.id, { id, kind: 'chat.completion', model: 'one' })
+    }
+    return createCaller(server, (await rows.keys.createKey(project.id, name)).key)
+  }
+
+  /** Endpoint one has only these. */
+  function keeping(completions: Record<string, object>): void {
+    one.serve('GET /chat/completions/*', ({ route }, answer) => {
+      const id = route.split('/').at(-1) ?? ''
+      const found = completions[id]
+      if (found) return { id, object: 'chat.completion', ...found }
+      answer.writeHead(404, { 'content-type': 'application/json' })
+      answer.end('{"error":{"message":"gone"}}')
+      return undefined
+    })
+  }
+
+  test('that its endpoint has no more does not end the list', async () => {
+    const gone = Array.from({ length: 6 }, (_, i) => `chatcmpl-gone-${i}`)
+    keeping({ 'chatcmpl-last': {} })
+    const caller = await projectWith('forgotten', [...gone, 'chatcmpl-last'])
+    const { data, has_more } = await caller.read('/chat/completions?limit=1')
+    expect([data.map(({ id }) => id), has_more]).toEqual([['chatcmpl-last'], false])
+  })
+
+  test('is a place to go on from only if it is in the list', async () => {
+    expect(refusal(await mine.get('/chat/completions?after=chatcmpl-none'))).toEqual(
+      refused(
+        400,
+        "Invalid 'after': no object with id 'chatcmpl-none' is in this list",
+        'after',
+        'invalid_value',
+      ),
+    )
+  })
+
+  test('is looked for among 500 by its metadata, and then the client is asked to go on or to say more', async () => {
+    const ids = Array.from({ length: 610 }, (_, i) => `chatcmpl-${i}`)
+    keeping({
+      ...Object.fromEntries(ids.map((id) => [id, {}])),
+      'chatcmpl-400': { metadata: { tag: 'a' } },
+      'chatcmpl-605': { metadata: { tag: 'a' } },
+    })
+    const caller = await projectWith('many', ids)
+    const path = '/chat/completions?limit=100&metadata[tag]='
+    const before = one.served.length
+    const none = await caller.get(`${path}b`)
+    expect([none.status, none.body.error.code]).toEqual([400, 'filter_too_narrow'])
+    // A batch is one longer than a page.
+    expect(one.served.length - before).toBe(505)
+    const first = await caller.read(`${path}a`)
+    expect(first).toMatchObject({ last_id: 'chatcmpl-400', has_more: true })
+    expect(first.data).toHaveLength(1)
+    const second = await caller.read(`${path}a&after=chatcmpl-400`)
+    expect(second).toMatchObject({ last_id: 'chatcmpl-605', has_more: false })
   })
 })

@@ -1,3 +1,5 @@
+import { toFile } from 'openai'
+import { Client } from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 import { eventually } from '../local/scratch.ts'
@@ -84,6 +86,62 @@ test('what becomes of the one is nothing to the other', async () => {
   await api.delete(`/threads/${thread.id}`)
   expect(await messagesOf(fork)).toHaveLength(4)
 })
+
+test('a fork has a vector store of its own, with the same files, and only files that are there', async () => {
+  const [kept, gone] = [await newFile(), await newFile()]
+  const thread = await api.make('/threads', {
+    tool_resources: {
+      code_interpreter: { file_ids: [kept, gone] },
+      file_search: { vector_stores: [{ file_ids: [kept, gone], metadata: { of: 'a user' } }] },
+    },
+  })
+  await using db = await connected()
+  await db.sql(`UPDATE files SET expires_at = now() WHERE id = $1`, [gone])
+  const fork = await api.make(`/threads/${thread.id}/fork`)
+  const [original, copy] = [storeOf(thread), storeOf(fork)]
+  expect(fork['tool_resources']).toEqual({
+    code_interpreter: { file_ids: [kept] },
+    file_search: { vector_store_ids: [expect.stringMatching(/^vs_/)] },
+  })
+  expect(copy).not.toBe(original)
+  expect(
+    await db.sql('SELECT metadata, expires_after_days FROM vector_stores WHERE id = $1', [copy]),
+  ).toEqual([{ metadata: { of: 'a user' }, expires_after_days: 7 }])
+  expect(await db.filesOf(copy)).toEqual([kept])
+  const added = await newFile()
+  const attachments = [{ file_id: added, tools: [{ type: 'file_search' }] }]
+  await api.make(`/threads/${fork.id}/messages`, { role: 'user', content: 'Here', attachments })
+  expect(await db.filesOf(copy)).toEqual([kept, added])
+  expect(await db.filesOf(original)).not.toContain(added)
+  expect(storeOf(await api.read(`/threads/${thread.id}`))).toBe(original)
+})
+
+async function newFile(): Promise<string> {
+  const file = await toFile(Buffer.from('Some text.'), 'a.txt')
+  return (await server.client.files.create({ file, purpose: 'assistants' })).id
+}
+
+function storeOf(thread: Body): string | undefined {
+  const { file_search: search } = thread['tool_resources'] as {
+    file_search: { vector_store_ids: string[] }
+  }
+  return search.vector_store_ids[0]
+}
+
+async function connected() {
+  const client = new Client({ connectionString: server.databaseUrl })
+  await client.connect()
+  const sql = async (text: string, values: unknown[]) =>
+    (await client.query<Record<string, unknown>>(text, values)).rows
+  return {
+    sql,
+    async filesOf(storeId: string | undefined) {
+      const text = 'SELECT file_id FROM vector_store_files WHERE vector_store_id = $1 ORDER BY seq'
+      return (await sql(text, [storeId])).map((row) => row['file_id'])
+    },
+    [Symbol.asyncDispose]: () => client.end(),
+  }
+}
 
 test('a thread can be forked while a run is active in it, and the fork is free', async () => {
   server.model.script(call({ name: 'f', arguments: {} }))

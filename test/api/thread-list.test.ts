@@ -144,6 +144,9 @@ describe('threads are found', () => {
     expect(await times('created_after=101')).toEqual([102, 103])
     expect(await times('created_before=102')).toEqual([100, 101])
     expect(await times('created_after=100&created_before=103')).toEqual([101, 102])
+    const end = 253_402_300_799
+    expect(await times(`created_after=${end}`)).toEqual([])
+    expect(await times(`created_before=${end}`)).toEqual([100, 101, 102, 103])
   })
 
   test('by words in their messages, whoever wrote them, in any order and case', async () => {
@@ -176,6 +179,9 @@ describe('threads are found', () => {
     const { id } = await api.make('/threads', { metadata: { tag: 'long' }, messages })
     expect(await found('long', 'q=beginning')).toEqual([id])
     expect(await found('long', `q=${word(77)}`)).toEqual([id])
+    // What no person would call a word is in no message.
+    expect(await found('long', `q=${encodeURIComponent('𐐀'.repeat(510))}`)).toEqual([])
+    expect(await found('long', `q=beginning+${'w'.repeat(500)}`)).toEqual([])
   })
 
   test('by what a run has answered in them', async () => {
@@ -217,6 +223,16 @@ describe('threads are found', () => {
     await api.make(`/threads/${busy.id}/runs/${run.id}/cancel`)
     expect(await found('active', 'has_active_run=true')).toEqual([])
     expect(await found('active', 'has_active_run=false')).toEqual([busy.id, idle])
+  })
+
+  test('or the search is given up, however it is carried out', async () => {
+    const client = new Client({ connectionString: server.databaseUrl })
+    await client.connect()
+    // Nobody gets past it, not even who looks at a few threads only.
+    await client.query('BEGIN; LOCK TABLE threads IN ACCESS EXCLUSIVE MODE')
+    const answer = await api.get('/threads?metadata[tag]=anything')
+    await client.end()
+    expect(refusal(answer)).toMatchObject({ status: 400, code: 'search_too_wide' })
   })
 
   test('wherever in a long list they are, by each filter and by all at once', async () => {

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { eventually, scratchDir } from '../local/scratch.ts'
 import { queryOnce } from '../support/cluster.ts'
 import { startServer, type TestServer } from '../support/server.ts'
-import { createCaller, refusal, refused, type Body, type Caller } from './caller.ts'
+import { createCaller, refusal, refused, type Answer, type Body, type Caller } from './caller.ts'
 import { field, form, type FormPart } from './form.ts'
 
 let server: TestServer
@@ -150,6 +150,33 @@ test('completed again, as after an answer that was lost, it is the same file', a
   expect((await complete(id, parts)).body).toEqual(first.body)
   const { body } = await complete(id, parts.toReversed())
   expect(body.error.message).toBe("Cannot complete upload with status 'completed'.")
+})
+
+test('whose process died after the commit and before it could say so, it is made once, and so are its parts', async () => {
+  /** Sent twice; after the first time all that such a process leaves behind is that the request came. */
+  const twice = async (send: (headers: Record<string, string>) => Promise<Answer>) => {
+    const key = randomUUID()
+    const first = await send({ 'idempotency-key': key })
+    await sql(
+      `UPDATE requests SET status = NULL, body = NULL, alive_at = now() - interval '1 minute' WHERE key = $1`,
+      [key],
+    )
+    const again = await send({ 'idempotency-key': key })
+    expect(again.headers.has('idempotency-replayed')).toBe(false)
+    expect([again.status, again.body]).toEqual([200, first.body])
+    return first.body.id
+  }
+  const upload = { filename: 'a.txt', purpose: 'assistants', bytes: 3, mime_type: 'text/plain' }
+  const id = await twice((headers) => caller.post('/uploads', upload, { headers }))
+  const part = await twice((more) => {
+    const { raw, headers } = form([data('red')])
+    return caller.post(`/uploads/${id}/parts`, undefined, { raw, headers: { ...headers, ...more } })
+  })
+  expect(await sql('SELECT id FROM upload_parts WHERE upload_id = $1', [id])).toEqual([
+    { id: part },
+  ])
+  expect((await complete(id, [part])).status).toBe(200)
+  await settled()
 })
 
 test('of two that complete at once one makes the file', async () => {

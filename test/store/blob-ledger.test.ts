@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { text } from 'node:stream/consumers'
 
+import { pino } from 'pino'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 import { createLogger } from '../../log.ts'
@@ -59,6 +60,14 @@ function onDisk(): string[] {
   return entries.filter((entry) => entry.isFile() && entry.name !== 'id').map(({ name }) => name)
 }
 
+/** Bytes go behind the caller's back, in the order of their keys: once the last of all keys is gone, so are the others. */
+async function sweep(by: Store): Promise<void> {
+  const last = `zz-${randomUUID()}`
+  await store.db.sql('INSERT INTO loose_blobs (blob) VALUES ($1)', [last])
+  await by.files.sweep()
+  await eventually(async () => !(await loose()).some(({ blob }) => blob === last))
+}
+
 /** As if the process that writes them had died long ago. */
 const endLeases = () =>
   store.db.sql(`UPDATE loose_blobs SET written_until = now() - interval '1 second'`)
@@ -87,7 +96,7 @@ test('bytes that are written are somebody’s until they are disposed', async ()
   {
     await using written = await store.files.write(bytes('x'))
     expect(await loose()).toEqual([{ blob: written.key }])
-    await store.files.sweep()
+    await sweep(store)
     expect(onDisk()).toHaveLength(before + 1)
   }
   expect(onDisk()).toHaveLength(before)
@@ -107,7 +116,7 @@ test('what a process that died was writing is removed by another', async () => {
   await endLeases()
   await using otherBlobs = await openBlobs({ dir: dir.path, s3: undefined })
   await using other = await open(otherBlobs)
-  await other.files.sweep()
+  await sweep(other)
   expect(onDisk()).toHaveLength(before)
   expect(await loose()).toEqual([])
   // It was not dead after all.
@@ -118,10 +127,56 @@ test('what a process that died was writing is removed by another', async () => {
 test('a writer that was taken for dead cannot make a file of what was removed', async () => {
   await using written = await store.files.write(bytes('x'))
   await endLeases()
-  await store.files.sweep()
+  await sweep(store)
   const file = await newFile()
   await expect(store.files.create(file, written)).rejects.toThrow('were given up')
   expect(await store.files.get(file.project_id, file.id)).toBe(undefined)
+})
+
+test('bytes that arrive after their writer was taken for dead are removed by it', async () => {
+  const before = onDisk()
+  const arriving = Promise.withResolvers<void>()
+  await using late = await open({
+    ...blobs,
+    async put(key, source) {
+      await arriving.promise
+      await blobs.put(key, source)
+    },
+  })
+  const writing = late.files.write(bytes('x'))
+  await eventually(async () => (await loose()).length === 1)
+  await endLeases()
+  await sweep(store)
+  arriving.resolve()
+  {
+    await using written = await writing
+    expect(onDisk()).toContain(written.key)
+    const file = await newFile()
+    await expect(late.files.create(file, written)).rejects.toThrow('were given up')
+  }
+  expect(onDisk()).toEqual(before)
+})
+
+test('a process that stops does not wait until all bytes are removed', async () => {
+  const removing = Promise.withResolvers<void>()
+  const goOn = Promise.withResolvers<void>()
+  const stopping = await open({
+    ...blobs,
+    async delete(key) {
+      removing.resolve()
+      await goOn.promise
+      await blobs.delete(key)
+    },
+  })
+  await store.db.sql(`INSERT INTO loose_blobs (blob) VALUES ('a1'), ('a2'), ('a3')`)
+  await stopping.files.sweep()
+  await removing.promise
+  const stopped = stopping[Symbol.asyncDispose]()
+  goOn.resolve()
+  await stopped
+  expect(await loose()).toEqual([{ blob: 'a2' }, { blob: 'a3' }])
+  await sweep(store)
+  expect(await loose()).toEqual([])
 })
 
 test('two processes sweep at once', async () => {
@@ -137,7 +192,7 @@ test('two processes sweep at once', async () => {
     rows.map(({ id }) => id),
   ])
   await Promise.all([store.files.sweep(), other.files.sweep()])
-  await Promise.all([store.files.sweep(), other.files.sweep()])
+  await eventually(async () => (await loose()).length === 0)
   expect(onDisk()).toHaveLength(before)
   expect(await loose()).toEqual([])
 })
@@ -159,4 +214,33 @@ test('without files the place may change', async () => {
   await using _first = await openStore({ ...options, blobs })
   await using second = await openStore({ ...options, blobs: others })
   expect(await second.db.sql('SELECT id FROM blob_place')).toEqual([{ id: others.place.id }])
+})
+
+test('of two processes that start before there are files, with places of their own, one writes them', async () => {
+  await using empty = await createDatabase()
+  const options = { databaseUrl: empty.url, log: createLogger('silent'), maxConnections: 2 }
+  using elsewhere = scratchDir()
+  await using others = await openBlobs({ dir: elsewhere.path, s3: undefined })
+  await using first = await openStore({ ...options, blobs })
+  await using second = await openStore({ ...options, blobs: others })
+  await expect(first.files.write(bytes('x'))).rejects.toThrow(
+    `This process keeps files in ${blobs.place.name}, and the database has been given another place since`,
+  )
+  await using written = await second.files.write(bytes('x'))
+  expect(await second.db.sql('SELECT blob FROM loose_blobs')).toEqual([{ blob: written.key }])
+})
+
+test('what another place holds is not struck out by who cannot remove it', async () => {
+  await using empty = await createDatabase()
+  using elsewhere = scratchDir()
+  await using others = await openBlobs({ dir: elsewhere.path, s3: undefined })
+  const logged: string[] = []
+  const log = pino({}, { write: (line) => void logged.push(line) })
+  const options = { databaseUrl: empty.url, maxConnections: 2 }
+  await using first = await openStore({ ...options, log, blobs })
+  await using second = await openStore({ ...options, log: createLogger('silent'), blobs: others })
+  await second.db.sql(`INSERT INTO loose_blobs (blob) VALUES ('a1')`)
+  await first.files.sweep()
+  await eventually(() => logged.some((line) => line.includes('has been given another place')))
+  expect(await second.db.sql('SELECT blob FROM loose_blobs')).toEqual([{ blob: 'a1' }])
 })

@@ -157,6 +157,20 @@ async function unfinishedUploads(): Promise<unknown[]> {
   return Uploads
 }
 
+test.runIf(hasS3Server)(
+  `downloads whose clients have stopped reading do not keep others from files${withoutS3Server}`,
+  async () => {
+    await using blobs = await inS3()
+    const [large, small] = [newKey(), newKey()]
+    await blobs.put(large, pattern(20))
+    // More than the AWS SDK would have connections by itself, and more bytes than those hold.
+    const paused = await Promise.all(Array.from({ length: 60 }, () => blobs.get(large)))
+    await blobs.put(small, chunks('x'))
+    expect(await text(await blobs.get(small))).toBe('x')
+    for (const stream of paused) stream.destroy()
+  },
+)
+
 test('two processes that make the folder at once agree about its name', async () => {
   using fresh = scratchDir()
   const all = await Promise.all(

@@ -6,7 +6,7 @@ import { createLogger } from '../../log.ts'
 import { openBlobs, type Blobs } from '../../store/blobs.ts'
 import { openStore, type Store } from '../../store/index.ts'
 import { idFrom } from '../../wire/ids.ts'
-import { scratchDir } from '../local/scratch.ts'
+import { eventually, scratchDir } from '../local/scratch.ts'
 import { createDatabase } from '../support/server.ts'
 
 async function* bytes(content: string): AsyncGenerator<Uint8Array> {
@@ -88,6 +88,8 @@ test.each([
           .cancel(upload.project_id, upload.id)
           .then(() => "Cannot complete upload with status 'cancelled'.")
   await store.files.sweep()
+  const swept = 'SELECT FROM loose_blobs WHERE written_until IS NULL'
+  await eventually(async () => (await store.db.sql(swept)).length === 0)
   gone.resolve()
   expect(await late).toEqual(expected)
 })

@@ -158,6 +158,17 @@ describe('the usage chunk', () => {
 })
 
 describe('an id that must be kept first', () => {
+  test('is learnt from the beginning of an answer that is too long to be read whole', async () => {
+    const kept: string[] = []
+    const image = 'A'.repeat(9 * 1024 * 1024)
+    const text = JSON.stringify({ id: 'resp_long', output: [{ id: 'ig_1', result: image }] })
+    const { out, id } = await read('application/json', text.match(/.{1,65536}/gs) ?? [], {
+      onId: async (told) => void kept.push(told),
+    })
+    expect([id, kept]).toEqual(['resp_long', ['resp_long']])
+    expect(out.join('') === text).toBe(true)
+  })
+
   const created = `data: ${JSON.stringify({ type: 'response.created', response: { id: 'resp_1' } })}\n\n`
 
   test.each([
