@@ -1,7 +1,7 @@
 import { Router } from '@koa/router'
 import Koa from 'koa'
 import type { RequestListener } from 'node:http'
-import type { Socket } from 'node:net'
+import { Readable } from 'node:stream'
 
 import type { Engine } from '../engine/index.ts'
 import type { Logger } from '../log.ts'
@@ -10,6 +10,7 @@ import type { Store } from '../store/index.ts'
 import { unknownRoute } from '../wire/errors.ts'
 import { assistantFileRoutes } from './assistant-files.ts'
 import { assistantRoutes } from './assistants.ts'
+import type { State } from './context.ts'
 import { exportRoutes } from './export.ts'
 import { fileRoutes } from './files.ts'
 import { healthRoutes } from './health.ts'
@@ -51,16 +52,12 @@ export interface ApiDeps {
 /** The HTTP API, from top to bottom: errors, headers, who asks, and the routes. */
 export function createApp(deps: ApiDeps): RequestListener {
   const app = new Koa()
-  // Only the error middleware answers; what escapes it is an answer that broke off, by our fault unless its client left.
-  app.on('error', (error: unknown, ctx?: Koa.Context) => {
-    const isExpected =
-      deps.draining.aborted || (ctx !== undefined && hasLeft(ctx.req.socket, error))
-    const facts = { err: error, request_id: ctx?.['state'].requestId as unknown, path: ctx?.path }
-    deps.log[isExpected ? 'debug' : 'error'](facts, 'an answer broke off')
-  })
+  // Only the error middleware answers; what escapes it is a connection that broke.
+  app.on('error', (error: unknown) => deps.log.debug({ err: error }, 'a connection broke'))
 
   const routers = createRouters(deps)
   app
+    .use(brokenAnswers(deps.log))
     .use(errorAnswers(deps.log))
     .use(routers.health.routes())
     .use(liveHeaders)
@@ -82,9 +79,18 @@ export function createApp(deps: ApiDeps): RequestListener {
   return (request, response) => void listener(request, response)
 }
 
-/** Whether the other side closed the connection; where an answer breaks off by `error`, we close it, with that. */
-function hasLeft(socket: Socket, error: unknown): boolean {
-  return socket.readableEnded || (socket.errored !== null && socket.errored !== error)
+/** What breaks off while its client is still there does so by our fault; where the client has left, Koa ends it. */
+function brokenAnswers(log: Logger): Koa.Middleware<State> {
+  return async (ctx, next) => {
+    await next()
+    if (!(ctx.body instanceof Readable)) return
+    const { socket } = ctx.req
+    ctx.body.once('error', (error: Error) => {
+      if (socket.destroyed || socket.readableEnded) return
+      const facts = { err: error, request_id: ctx.state.requestId, path: ctx.path }
+      log.error(facts, 'an answer broke off')
+    })
+  }
 }
 
 /** Every route that there is, behind nobody's door yet. Tests walk them: what is added elsewhere escapes their matrix. */
