@@ -11,6 +11,8 @@ export interface Models {
   resolve(name: string): Promise<ModelRoute>
   /** The same, and undefined where no endpoint answers to the name. */
   find(name: string): Promise<ModelRoute | undefined>
+  /** Whether the table answers to the name itself, and does not leave it to an endpoint to refuse it. */
+  answersTo(name: string): Promise<boolean>
   /** Where requests go that name no model: the endpoint of the default, else the first. Undefined where there is none. */
   unnamed(): Endpoint | undefined
   /** The names to offer, for GET /v1/models. */
@@ -111,6 +113,9 @@ function fromUpstream(
   return {
     resolve,
     find: resolve,
+    async answersTo(name) {
+      return defaultModel !== undefined || ((await listed()) ?? []).some(({ id }) => id === name)
+    },
     unnamed: () => endpoint,
     list: async () => (await listed()) ?? [],
   }
@@ -148,6 +153,7 @@ function fromFile(path: string, defaultModel: string | undefined, env: NodeJS.Pr
       throw new UnknownModelError(name, known)
     },
     find: async (name) => route(name),
+    answersTo: async (name) => route(name) !== undefined,
     unnamed() {
       const model = fallback === undefined ? models[0] : find(fallback)
       return model && endpointOf(model, env)

@@ -28,15 +28,17 @@ export interface PromptInput {
 export function chatRequest({ run, route, turn, thread, own }: PromptInput): ChatRequest {
   const tools = run.tool_choice === 'none' ? [] : run.tools.map(chatTool)
   const format = run.response_format
+  const said: ChatMessage[] = [
+    ...(run.instructions ? [{ role: 'system' as const, content: run.instructions }] : []),
+    ...fitting(lastMessages(thread, run), route.contextSize).flatMap(threadMessage),
+    ...turnsSoFar(own),
+  ]
   return {
     model: route.upstreamName,
     stream: true,
     ...(!route.quirks.no_stream_options && { stream_options: { include_usage: true } }),
-    messages: [
-      ...(run.instructions ? [{ role: 'system' as const, content: run.instructions }] : []),
-      ...fitting(lastMessages(thread, run), route.contextSize).flatMap(threadMessage),
-      ...turnsSoFar(own),
-    ],
+    // A run on an empty thread is allowed, and no endpoint takes an empty list.
+    messages: said.length > 0 ? said : [{ role: 'user', content: '(There are no messages yet.)' }],
     ...(tools.length > 0 && { tools }),
     // A choice that is repeated would make the model call for ever: it is for the first turn.
     ...(tools.length > 0 &&

@@ -87,11 +87,23 @@ export async function readBytes(ctx: Context, limitBytes: number): Promise<Buffe
   return Buffer.concat(chunks)
 }
 
-/** The rest of the body is not waited for, so the connection cannot be used again. */
 function refusedUnread(ctx: Context, limitBytes: number): Error {
-  ctx.set('connection', 'close')
+  discardRest(ctx)
   return tooLarge(limitBytes)
 }
+
+/**
+ * For an answer that comes before the end of the body. A connection that is closed while its client still sends takes the
+ * answer with it, so the rest is read and thrown away; not for ever.
+ */
+export function discardRest({ req }: Context): void {
+  const timer = setTimeout(() => req.destroy(), lingerMs)
+  req.once('close', () => clearTimeout(timer))
+  req.once('end', () => clearTimeout(timer))
+  req.resume()
+}
+
+const lingerMs = 10_000
 
 async function readJson(ctx: Context): Promise<unknown> {
   const body = await rawBody(ctx)

@@ -18,9 +18,10 @@ export function modelRoutes(router: Router<State>, { models }: ApiDeps): void {
 
   async function get(ctx: Context): Promise<void> {
     const name = ctx.params['name'] ?? ''
-    const found = (await models.list()).find(({ id }) => id === name)
-    if (!found) throw modelNotFound(name)
-    ctx.body = present(found)
+    const listed = (await models.list()).find(({ id }) => id === name)
+    if (!listed && !(await models.answersTo(name))) throw modelNotFound(name)
+    // What a pattern or the default answers to is on no list, and there all the same.
+    ctx.body = present(listed ?? { id: name, created: 0, ownedBy: 'longrun' })
   }
 }
 

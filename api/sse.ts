@@ -18,9 +18,9 @@ export async function* sseFrames(
     for (;;) {
       const got = await wait.for(next)
       if (got === 'silence') {
-        yield ': ping\n\n'
+        yield comment('ping')
       } else if (got === 'draining') {
-        yield ': draining\n\n'
+        yield comment('draining')
         return
       } else if (got.done) {
         yield failure('The run is gone: its thread was deleted.') + done
@@ -61,6 +61,14 @@ export const sseHeaders = {
 }
 
 const done = 'event: done\ndata: [DONE]\n\n'
+
+/**
+ * Without the empty line that a frame has: the Python client takes one as the end of an event where any event before had an
+ * `id`, and then fails on the empty data.
+ */
+function comment(text: string): string {
+  return `: ${text}\n`
+}
 
 /** Both shapes: Python looks for `error`, the schema is flat (spec D14). */
 function failure(message: string): string {

@@ -45,6 +45,8 @@ export const ImportedMessage = z.object({
   role: z.enum(['user', 'assistant']),
   content: Content,
   attachments: list(Attachment, { of: 'objects' }).nullish(),
+  /** As the first version of the API printed it. */
+  file_ids: list(id('file'), { of: 'strings' }).nullish(),
   metadata: Metadata.nullish(),
   assistant_id: id('assistant').nullish(),
   run_id: id('run').nullish(),
@@ -68,7 +70,8 @@ export const ImportedThread = z.object({
       file_search: z.object({ vector_store_ids: ids('vector_store') }).optional(),
     })
     .nullish(),
-  messages: Messages.nullish(),
+  /** Must be there, even if it is empty: a thread alone, as it is retrieved, has lost its messages. */
+  messages: Messages,
 })
 export type ImportedThread = z.infer<typeof ImportedThread>
 

@@ -2,10 +2,11 @@ import type { Router } from '@koa/router'
 import { createHash, randomUUID } from 'node:crypto'
 
 import type { Imported, ImportedMessage as MessageToBe } from '../store/thread-import.ts'
+import { attachmentsFromV1 } from '../wire/dialect.ts'
 import { ApiError, badJson, clientGone, tooLarge } from '../wire/errors.ts'
 import { idFrom } from '../wire/ids.ts'
 import type { ApiDeps } from './app.ts'
-import type { Context, State } from './context.ts'
+import { discardRest, type Context, type State } from './context.ts'
 import { readLines, type Line } from './json-lines.ts'
 import {
   ImportedLine,
@@ -55,8 +56,7 @@ export function threadImportRoutes(router: Router<State>, { store: { threads } }
         await importLine(line, at)
       } catch (error) {
         if (!(error instanceof ApiError) || error.status >= 500) {
-          // The rest of the body is not waited for, so the connection cannot be used again.
-          ctx.set('connection', 'close')
+          discardRest(ctx)
           throw error
         }
         answer.failed += 1
@@ -92,7 +92,7 @@ export function threadImportRoutes(router: Router<State>, { store: { threads } }
         tool_resources: given.tool_resources ?? {},
         metadata: given.metadata ?? {},
       }
-      const rows = (messages ?? []).map(messageToBe(created_at))
+      const rows = messages.map(messageToBe(created_at))
       const outcome = await threads.import(projectId, thread, rows)
       if (outcome === 'thread exists') {
         // Those without an id were written along with the thread.
@@ -169,7 +169,7 @@ function messageToBe(createdAt: Date) {
       role: given.role,
       status: isWhole ? 'completed' : 'incomplete',
       content: given.content as MessageToBe['content'],
-      attachments: given.attachments ?? [],
+      attachments: given.attachments ?? attachmentsFromV1(given.file_ids ?? []),
       metadata: given.metadata ?? {},
       assistant_id: (given.assistant_id ?? null) as MessageToBe['assistant_id'],
       run_id: (given.run_id ?? null) as MessageToBe['run_id'],

@@ -131,7 +131,7 @@ export function integer(minimum: number, maximum = MAX_INTEGER) {
 /** The same, in a query string. */
 export function queryInteger(minimum: number, maximum: number) {
   return z.preprocess(
-    (value) => (typeof value === 'string' && /^-?\d{1,15}$/.test(value) ? Number(value) : value),
+    (value) => (typeof value === 'string' && /^-?\d+$/.test(value) ? Number(value) : value),
     integer(minimum, maximum),
   )
 }

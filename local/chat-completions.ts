@@ -261,7 +261,13 @@ async function answer(
     return sendJson(response, 404, errorBody({ ...facts, param: 'model' }))
   }
   if (options.other) return options.other(request, response)
-  return sendJson(response, 404, errorBody({ message: `Unknown request URL: ${route}.` }))
+  return sendJson(
+    response,
+    404,
+    errorBody({
+      message: `${route} is not served by this model, which answers chat completions alone.`,
+    }),
+  )
 }
 
 function answerError(response: ServerResponse, error: unknown): void {

@@ -32,7 +32,7 @@ async function main(): Promise<void> {
   const tookS = (performance.now() - began) / 1000
   for (const line of readyLines({ config, parts, serving, tookS })) say(line)
   await aborted(stop)
-  say('Stopping: streams are closed and can be resumed, runs go on at the next start.')
+  say('Stopping: streams are closed, runs go on at the next start.')
 }
 
 const impatienceMs = 500

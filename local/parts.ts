@@ -96,7 +96,7 @@ async function startModels(config: Config, env: NodeJS.ProcessEnv, stack: AsyncD
   const models = createModels({
     file: undefined,
     upstream: { baseUrl: demo.url, apiKey: 'demo' },
-    defaultModel: undefined,
+    defaultModel: 'longrun-demo',
     env: {},
   })
   return { models, name: 'the demo model, which only shows how things work' }

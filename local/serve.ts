@@ -83,6 +83,8 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
           shutdownGraceMs: config.shutdownGraceMs,
         })
         ready.resolve()
+        // It may have been asked to stop while there was none to stop yet.
+        if (stopping.signal.aborted) await worker[Symbol.asyncDispose]()
         await worker.finished
       } catch (error) {
         log.error({ err: error }, 'the worker stopped or could not start; it is started again')

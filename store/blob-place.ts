@@ -19,6 +19,11 @@ export async function settlePlace(db: Db, { place }: Blobs): Promise<void> {
       `SELECT EXISTS (SELECT FROM files) OR EXISTS (SELECT FROM upload_parts) OR EXISTS (SELECT FROM loose_blobs) AS used`,
     )
     if (known && known.id !== place.id && files?.used) {
+      if (known.name === place.name) {
+        throw new Error(
+          `The files of this database were in ${place.name}, which has lost its file \`id\` or is another one now: bring back what was there, with that file.`,
+        )
+      }
       throw new Error(
         `The files of this database are in ${known.name}, and this process is to look for them in ${place.name}. ` +
           'Every process needs the same place: share one directory (FILES_DIR, or `files` in DATA_DIR) or one bucket (FILES_S3_BUCKET).',

@@ -5,6 +5,7 @@ import { afterEach, describe, expect, inject, test } from 'vitest'
 
 import { createModels, UnknownModelError, type ModelsConfig } from '../models.ts'
 import { startScriptedModel, type ScriptedModel } from './support/model.ts'
+import { startServer } from './support/server.ts'
 
 const started: ScriptedModel[] = []
 afterEach(async () => {
@@ -218,4 +219,10 @@ describe('a file', () => {
 
 test('without a file and without an upstream there is nothing to answer', () => {
   expect(() => createModels(config({}))).toThrow('set UPSTREAM_BASE_URL or MODELS_FILE')
+})
+
+test('a model that a pattern or the default answers to is there, though on no list', async () => {
+  await using server = await startServer({ DEFAULT_MODEL: 'scripted-model' })
+  const { id, object } = await server.client.models.retrieve('gpt-4-1106-preview')
+  expect([id, object]).toEqual(['gpt-4-1106-preview', 'model'])
 })

@@ -472,6 +472,22 @@ export function serverError(): ApiError {
   )
 }
 
+/** Ours. */
+export function storageFull(): ApiError {
+  return new ApiError(507, 'The storage of this server is full, so nothing was written.', {
+    type: 'server_error',
+    code: 'storage_full',
+  })
+}
+
+/** Ours: somebody else removed them. */
+export function bytesMissing(): ApiError {
+  return new ApiError(500, 'The bytes of this file are missing from the storage of this server.', {
+    type: 'server_error',
+    code: 'bytes_missing',
+  })
+}
+
 /** Ours. `what` is the part that is away, as a noun phrase: 'the database'. The SDKs retry a 503. */
 export function unavailable(what: string): ApiError {
   return new ApiError(503, `Service unavailable: ${what} cannot be reached. Please try again.`, {

@@ -2,7 +2,14 @@ import type { Middleware } from 'koa'
 
 import type { Logger } from '../../log.ts'
 import { isConnectionError } from '../../store/db.ts'
-import { ApiError, envelope, serverError, unavailable } from '../../wire/errors.ts'
+import {
+  ApiError,
+  bytesMissing,
+  envelope,
+  serverError,
+  storageFull,
+  unavailable,
+} from '../../wire/errors.ts'
 import type { State } from '../context.ts'
 import { pathOf } from '../validation.ts'
 
@@ -35,5 +42,7 @@ function located(error: ApiError, body: unknown): ApiError {
 
 function tellable(error: unknown): ApiError {
   if (error instanceof ApiError) return error
+  if (error instanceof Error && 'code' in error && error.code === 'ENOSPC') return storageFull()
+  if (error instanceof Error && error.name === 'MissingBlob') return bytesMissing()
   return isConnectionError(error) ? unavailable('the database') : serverError()
 }

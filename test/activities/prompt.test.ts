@@ -187,8 +187,10 @@ describe('the thread', () => {
     expect(textsIn(request({ route, thread }))).toEqual(['b'.repeat(10_000)])
   })
 
-  test('may be empty', () => {
-    expect(request({ thread: [] }).messages).toEqual([])
+  test('may be empty, which the model is told, since no endpoint takes an empty list', () => {
+    expect(request({ thread: [] }).messages).toEqual([
+      { role: 'user', content: expect.stringContaining('no messages') },
+    ])
   })
 })
 

@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
+
 import { Client } from 'pg'
 import { expect, inject, test, vi } from 'vitest'
 
@@ -66,4 +69,14 @@ test('a request while the database is away is a 503 that may be repeated', async
   await expect
     .poll(async () => (await api.get('/assistants')).status, { timeout: 20_000 })
     .toBe(200)
+})
+
+test('a server whose port is taken says so, and ends what it has begun', async () => {
+  const taken = createServer().listen(0, '127.0.0.1')
+  await once(taken, 'listening')
+  const { port } = taken.address() as AddressInfo
+  await expect(startServer({ PORT: String(port) })).rejects.toThrow(
+    `Port ${port} of 127.0.0.1 is taken by another program`,
+  )
+  taken.close()
 })

@@ -99,6 +99,26 @@ function nothing(changes: object): object {
 }
 
 describe('an import', () => {
+  test('takes the files of a message as the first version of the API printed them', async () => {
+    const message = { role: 'user', content: 'Read it.', file_ids: ['file-abc123'] }
+    expect((await imports(api, lines({ id: 'thread_v1', messages: [message] }))).body).toEqual(
+      nothing({ imported: 1 }),
+    )
+    const options = { headers: { 'openai-beta': 'assistants=v1' } }
+    const { body } = await api.get('/threads/thread_v1/messages', options)
+    expect(body.data[0]?.['file_ids']).toEqual(['file-abc123'])
+  })
+
+  test('refuses a thread that has lost its messages: later they could not be added', async () => {
+    const { body } = await imports(api, lines({ id: 'thread_lost', object: 'thread' }))
+    expect(body).toMatchObject({
+      imported: 0,
+      failed: 1,
+      errors: [{ id: 'thread_lost', error: "Missing required parameter: 'messages'." }],
+    })
+    expect((await api.get('/threads/thread_lost')).status).toBe(404)
+  })
+
   test('takes what the original printed: a thread, and its messages as they were listed', async () => {
     const thread = {
       id: 'thread_abc123',
@@ -388,7 +408,10 @@ describe('an import', () => {
   })
 
   test('gives threads without an id the same one again under the same Idempotency-Key', async () => {
-    const raw = lines({ metadata: { tag: 'keyed' }, messages: [] }, { metadata: { tag: 'keyed' } })
+    const raw = lines(
+      { metadata: { tag: 'keyed' }, messages: [] },
+      { metadata: { tag: 'keyed' }, messages: [] },
+    )
     const headers = { 'idempotency-key': 'an import' }
     expect((await imports(api, raw, headers)).body).toMatchObject({ imported: 2 })
     expect((await imports(api, raw, headers)).body).toMatchObject({ imported: 0, existing: 2 })
@@ -399,7 +422,7 @@ describe('an import', () => {
     const content = 'x'.repeat(33 * 1024 * 1024)
     const raw = lines(
       { id: 'thread_huge', messages: [{ role: 'user', content }] },
-      { id: 'thread_next' },
+      { id: 'thread_next', messages: [] },
     )
     const { body } = await imports(api, raw)
     expect(body).toMatchObject({ imported: 1, failed: 1, errors: [{ line: 1, id: null }] })
@@ -513,7 +536,7 @@ describe('an export', () => {
       { id, messages: parts[0] },
       { object: 'thread.messages', thread_id: id, messages: parts[1] },
       { object: 'thread.messages', thread_id: id, messages: parts[2] },
-      { id: 'thread_after' },
+      { id: 'thread_after', messages: [] },
     )
     expect((await imports(from, raw)).body).toEqual(nothing({ imported: 2 }))
     const whole = await exported(from)
