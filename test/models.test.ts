@@ -222,7 +222,11 @@ test('without a file and without an upstream there is nothing to answer', () => 
 })
 
 test('a model that a pattern or the default answers to is there, though on no list', async () => {
-  await using server = await startServer({ DEFAULT_MODEL: 'scripted-model' })
+  await using endpoint = await startScriptedModel()
+  await using server = await startServer({
+    UPSTREAM_BASE_URL: endpoint.url,
+    DEFAULT_MODEL: 'scripted-model',
+  })
   const { id, object } = await server.client.models.retrieve('gpt-4-1106-preview')
   expect([id, object]).toEqual(['gpt-4-1106-preview', 'model'])
 })

@@ -29,7 +29,7 @@ async function several(tag: string, count: number): Promise<string[]> {
 }
 
 async function imported(threads: object[]): Promise<Body> {
-  const raw = threads.map((thread) => JSON.stringify(thread)).join('\n')
+  const raw = threads.map((thread) => JSON.stringify({ messages: [], ...thread })).join('\n')
   const { body } = await api.post('/threads/import', undefined, { raw })
   expect(body).toMatchObject({ imported: threads.length, failed: 0 })
   return body
