@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream'
 import type { BlobLedger, Source, Written } from './blob-ledger.ts'
 import type { ByteRange } from './blobs.ts'
 import type { Db, Tx } from './db.ts'
+import { rememberGone } from './gone.ts'
 import { listPage, type ListQuery, type Rows } from './lists.ts'
 import type { TableOf } from './models/index.ts'
 import type { FileRow } from './rows.ts'
@@ -56,6 +57,7 @@ export function createFiles(db: Db, table: TableOf<FileRow>, ledger: BlobLedger)
     },
     list: (projectId, purpose, query) =>
       listPage(
+        db,
         table,
         {
           project_id: projectId,
@@ -133,7 +135,10 @@ async function deleteFile(
       [id],
     )
   }
-  await tx.sql('DELETE FROM files WHERE id = $1', [id])
+  await tx.sql(
+    `WITH deleted AS (DELETE FROM files WHERE id = $1 RETURNING *) ${rememberGone('files')}`,
+    [id],
+  )
   tx.afterCommit(() => ledger.sweepSoon())
   return true
 }

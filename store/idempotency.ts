@@ -20,7 +20,7 @@ export interface Idempotency extends AsyncDisposable {
   forget(work: Work): Promise<void>
   /** It is not known what was done: it may come again, and is carried out under the same id. */
   release(work: Work): Promise<void>
-  /** Removes what is too old to be asked for. */
+  /** Removes what is too old to be asked for; the places of deleted objects, too. */
   sweep(): Promise<void>
 }
 
@@ -132,6 +132,7 @@ export function createIdempotency(db: Db): Idempotency {
       ]) {
         await db.sql(`DELETE FROM requests WHERE ${old} AND (status IS NOT NULL OR ${abandoned})`)
       }
+      await db.sql(`DELETE FROM gone WHERE created_at < now() - interval '1 day'`)
     },
     async [Symbol.asyncDispose]() {
       clearInterval(timer)

@@ -99,7 +99,7 @@ export async function openStore(options: {
     runs: { ...createObjects(db, models.runs), ...createRuns(db, events, options.log) },
     steps: {
       list: (runId, query) =>
-        listPage(models.runSteps, { run_id: runId, superseded: false }, query),
+        listPage(db, models.runSteps, { run_id: runId, superseded: false }, query),
       async get(runId, stepId) {
         const found = await models.runSteps.findOne({
           where: { id: stepId, run_id: runId },

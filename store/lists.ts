@@ -1,6 +1,8 @@
 import { Op, type WhereOptions } from 'sequelize'
 
 import { invalidParameter } from '../wire/errors.ts'
+import type { Db } from './db.ts'
+import { placeOfGone } from './gone.ts'
 import type { TableOf } from './models/index.ts'
 
 /** Which part of a list: `after` and `before` are ids, both exclusive. */
@@ -23,9 +25,11 @@ interface Sequenced {
 
 /**
  * A page of a list that `where` selects, by keyset over `seq`: as fast at a million rows as at ten, and stable while rows
- * are added. A cursor that is not in this list is a 400 which names it.
+ * are added. A cursor that was deleted from this list holds its place; one
+ * that never was in it is a 400 which names it.
  */
 export async function listPage<Row extends Sequenced>(
+  db: Db,
   table: TableOf<Row>,
   where: Partial<Record<keyof Row, unknown>>,
   query: ListQuery,
@@ -33,11 +37,11 @@ export async function listPage<Row extends Sequenced>(
   const bounds: object[] = []
   const forward = query.order === 'asc'
   if (query.after !== undefined) {
-    const seq = await cursor(table, where, 'after', query.after)
+    const seq = await cursor(db, table, where, 'after', query.after)
     bounds.push({ [forward ? Op.gt : Op.lt]: seq })
   }
   if (query.before !== undefined) {
-    const seq = await cursor(table, where, 'before', query.before)
+    const seq = await cursor(db, table, where, 'before', query.before)
     bounds.push({ [forward ? Op.lt : Op.gt]: seq })
   }
   // The page that precedes `before` ends there: it is read backwards from the cursor and turned round.
@@ -58,12 +62,16 @@ export async function listPage<Row extends Sequenced>(
 }
 
 async function cursor<Row extends Sequenced>(
+  db: Db,
   table: TableOf<Row>,
   where: Partial<Record<keyof Row, unknown>>,
   name: 'after' | 'before',
   id: string,
 ): Promise<string | undefined> {
   const found = await table.findOne({ where: { ...where, id } as WhereOptions<Row>, raw: true })
-  if (!found) throw invalidParameter(name, `no object with id '${id}' is in this list`)
-  return (found as unknown as Row).seq
+  if (found) return (found as unknown as Row).seq
+  const { thread_id, project_id } = where as { thread_id?: string; project_id?: string }
+  const gone = await placeOfGone(db.sql, table.tableName, thread_id ?? project_id ?? '', id)
+  if (!gone) throw invalidParameter(name, `no object with id '${id}' is in this list`)
+  return gone.seq
 }

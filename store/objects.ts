@@ -2,6 +2,7 @@ import type { WhereOptions } from 'sequelize'
 
 import { ApiError, tooManyProperties } from '../wire/errors.ts'
 import { MAX_METADATA_PAIRS } from '../wire/limits.ts'
+import { rememberGone } from './gone.ts'
 import { listPage, type ListQuery, type Rows } from './lists.ts'
 import type { TableOf } from './models/index.ts'
 import { assignments } from './sql.ts'
@@ -45,7 +46,7 @@ export function createObjects<
       const found = await table.findOne({ where: own(projectId, id), raw: true })
       return (found as unknown as Row | null) ?? undefined
     },
-    list: (where, query) => listPage<Row>(table, where, query),
+    list: (where, query) => listPage<Row>(db, table, where, query),
     modify: (projectId, id, change, prepare) =>
       db.tx(async (tx) => {
         const name = table.tableName
@@ -78,7 +79,12 @@ export function createObjects<
         return row
       }),
     async delete(projectId, id) {
-      return (await table.destroy({ where: own(projectId, id) })) > 0
+      const name = table.tableName
+      const rows = await db.sql(
+        `WITH deleted AS (DELETE FROM ${name} WHERE id = $1 AND project_id = $2 RETURNING *) ${rememberGone(name)}`,
+        [id, projectId],
+      )
+      return rows.length > 0
     },
   }
 }

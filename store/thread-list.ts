@@ -1,5 +1,6 @@
 import { invalidParameter, searchTooWide } from '../wire/errors.ts'
 import type { Db, Tx } from './db.ts'
+import { placeOfGone } from './gone.ts'
 import type { ListQuery, Rows } from './lists.ts'
 import type { Metadata, ThreadRow } from './rows.ts'
 
@@ -226,8 +227,9 @@ async function cursor(db: Db, projectId: string, name: 'after' | 'before', id: s
     'SELECT created_at::text, seq FROM threads WHERE id = $1 AND project_id = $2',
     [id, projectId],
   )
-  if (!found) throw invalidParameter(name, `no object with id '${id}' is in this list`)
-  return found
+  const place = found ?? (await placeOfGone(db.sql, 'threads', projectId, id))
+  if (!place) throw invalidParameter(name, `no object with id '${id}' is in this list`)
+  return place
 }
 
 const activeRun = 'EXISTS (SELECT FROM runs r WHERE r.thread_id = t.id AND r.holds_lock OFFSET 0)'

@@ -1,5 +1,6 @@
 import type { Db } from './db.ts'
 import type { EventLog } from './events.ts'
+import { rememberGone } from './gone.ts'
 import type { RunRow, ThreadRow, ToolResources } from './rows.ts'
 import type { Objects, Patch } from './objects.ts'
 import { settleResources, type NamedResources } from './resources.ts'
@@ -48,7 +49,10 @@ export function createThreads(db: Db, events: EventLog, objects: Objects<ThreadR
           [id],
         )
         for (const run of running) await events.tellControl(tx, run.id)
-        await tx.sql('DELETE FROM threads WHERE id = $1', [id])
+        await tx.sql(
+          `WITH deleted AS (DELETE FROM threads WHERE id = $1 RETURNING *) ${rememberGone('threads')}`,
+          [id],
+        )
       }),
   }
 }

@@ -17,7 +17,7 @@ export async function up({ context }: { context: Migrating }): Promise<void> {
 
 export async function down({ context }: { context: Migrating }): Promise<void> {
   await context.query(`
-    DROP TABLE requests;
+    DROP TABLE requests, gone;
     DROP INDEX messages_by_term, runs_by_assistant, threads_by_metadata, threads_in_order;
     DROP FUNCTION message_terms, search_words;
     ALTER TABLE threads DROP COLUMN seq;
@@ -115,4 +115,14 @@ CREATE INDEX requests_by_hash ON requests (hash) WHERE key IS NULL;
 -- For the sweep: those with a key live longer.
 CREATE INDEX ON requests (created_at) WHERE key IS NULL;
 CREATE INDEX ON requests (created_at) WHERE key IS NOT NULL;
+
+-- Where deleted objects stood in their lists (store/gone.ts).
+CREATE TABLE gone (
+  id text PRIMARY KEY,
+  list text NOT NULL,
+  seq bigint NOT NULL,
+  made_at timestamptz NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON gone (created_at);
 `

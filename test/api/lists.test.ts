@@ -1,3 +1,4 @@
+import { toFile } from 'openai'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 import { call, say } from '../support/model.ts'
@@ -236,3 +237,33 @@ async function several(add: () => Promise<string>): Promise<string[]> {
 function idsOf(page: Body): string[] {
   return page.data.map(({ id }) => id)
 }
+
+test('who deletes what a list shows goes on where the deleted object stood', async () => {
+  const { id: thread } = await api.make('/threads')
+  const lists = [
+    { path: '/assistants', make: () => api.make('/assistants', { model: 'm' }) },
+    { path: '/threads', make: () => api.make('/threads') },
+    {
+      path: `/threads/${thread}/messages`,
+      make: () => api.make(`/threads/${thread}/messages`, { role: 'user', content: 'x' }),
+    },
+    {
+      path: '/files',
+      make: async () =>
+        server.client.files.create({
+          file: await toFile(Buffer.from('x'), 'x.txt'),
+          purpose: 'assistants',
+        }),
+    },
+  ]
+  for (const { path, make } of lists) {
+    const [first, second, third] = [await make(), await make(), await make()]
+    await api.delete(`${path}/${third.id}`)
+    await api.delete(`${path}/${second.id}`)
+    expect((await api.read(`${path}?limit=1&after=${second.id}`)).data[0]?.id).toBe(first.id)
+    expect((await api.read(`${path}?limit=1&after=${third.id}`)).data[0]?.id).toBe(first.id)
+    // In no other list does it have a place.
+    const other = path === '/assistants' ? `/threads/${thread}/messages` : '/assistants'
+    expect((await api.get(`${other}?after=${second.id}`)).status).toBe(400)
+  }
+})

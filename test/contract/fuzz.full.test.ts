@@ -1,4 +1,4 @@
 import { describeFuzz } from './fuzz.ts'
 
-describeFuzz('v2', 1200)
-describeFuzz('v1', 600)
+describeFuzz('v2', 600)
+describeFuzz('v1', 300)
