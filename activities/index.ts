@@ -5,7 +5,7 @@ import { createModelTurn } from './model-turn.ts'
 import { createRunState } from './run-state.ts'
 import { createRunTool } from './run-tool.ts'
 
-export type { RunEnd } from '../store/runs.ts'
+export type { RunEnd } from '../store/run-end.ts'
 export type { TurnResult } from '../store/rows.ts'
 
 /** What activities need; the worker's main puts it together. */

@@ -1,4 +1,4 @@
-import type { RunEnd } from '../store/runs.ts'
+import type { RunEnd } from '../store/run-end.ts'
 import type { RunStepRow } from '../store/rows.ts'
 import type { Deps } from './index.ts'
 

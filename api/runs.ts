@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 
 import type { PendingCommand } from '../store/outbox.ts'
 import type { RunRow } from '../store/rows.ts'
-import type { NewRun } from '../store/runs.ts'
+import type { NewRun } from '../store/run-create.ts'
 import { ApiError, notFound } from '../wire/errors.ts'
 import { endsStream } from '../wire/events.ts'
 import { idFrom } from '../wire/ids.ts'

@@ -3,7 +3,7 @@ import { isTerminal } from '../wire/run-status.ts'
 import type { Db } from './db.ts'
 import type { EventLog } from './events.ts'
 import type { Json, ToolCallRow } from './rows.ts'
-import { lockRun } from './runs.ts'
+import { lockRun } from './run-state.ts'
 
 /** The calls that this server carries out itself. The id of a call is the idempotency key of its execution. */
 export interface ToolCalls {

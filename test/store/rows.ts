@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { createLogger } from '../../log.ts'
 import { openStore, type Store } from '../../store/index.ts'
 import type { AssistantRow, RunRow } from '../../store/rows.ts'
-import type { NewRun } from '../../store/runs.ts'
+import type { NewRun } from '../../store/run-create.ts'
 import { idFrom } from '../../wire/ids.ts'
 
 /** What a process has of the database: two of these on one database are two processes' worth. */

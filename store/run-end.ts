@@ -1,0 +1,124 @@
+import { contentOf } from '../wire/deltas.ts'
+import { runEvent, type RunEvent } from '../wire/events.ts'
+import { presentMessage } from '../wire/present/message.ts'
+import { presentRun } from '../wire/present/run.ts'
+import { presentRunStep } from '../wire/present/run-step.ts'
+import type { TerminalStatus } from '../wire/run-status.ts'
+import type { Tx } from './db.ts'
+import type { EventLog } from './events.ts'
+import type { MessageRow, RunFailure, RunRow, RunStepRow, TurnRow } from './rows.ts'
+import { callsOf, moveRun } from './run-state.ts'
+import { usageOf } from './usage.ts'
+
+/** How a run ends that no model turn has ended. */
+export interface RunEnd {
+  status: Exclude<TerminalStatus, 'completed'>
+  error?: RunFailure
+  incompleteReason?: 'max_prompt_tokens' | 'max_completion_tokens'
+}
+
+/** The patch that every end of a run shares; it gives the thread's lock back. */
+export const released = { holds_lock: false, required_action: null } satisfies Partial<RunRow>
+
+/**
+ * Ends a run outside of a model turn, in the order of events that clients expect: message, step, run. The text of a
+ * message that was being written is put together from its deltas in the log, since its writer may be gone.
+ */
+export async function endRun(
+  tx: Tx,
+  log: EventLog,
+  run: RunRow,
+  { status, error, incompleteReason }: RunEnd,
+): Promise<RunRow> {
+  const now = new Date()
+  const closing = await closeOpenWork(tx, run, {
+    messageReason: {
+      cancelled: 'run_cancelled',
+      expired: 'run_expired',
+      failed: 'run_failed',
+      incomplete: 'max_tokens',
+    }[status],
+    stepStatus: status === 'incomplete' ? 'completed' : status,
+    error,
+    superseded: false,
+  })
+  const ended = await moveRun(tx, run.id, status, {
+    ...released,
+    usage: await usageOf(tx.sql, run.id),
+    ...(status === 'cancelled' && { cancelled_at: now }),
+    ...(status === 'failed' && { failed_at: now }),
+    ...(status === 'incomplete' && { completed_at: now }),
+    ...(error && { last_error: error }),
+    ...(incompleteReason && { incomplete_reason: incompleteReason }),
+  })
+  if (!ended) throw new Error(`Run ${run.id} may not go from ${run.status} to ${status}`)
+  const events = [...closing, runEvent(`thread.run.${status}`, presentRun(ended))]
+  await log.append(tx, run.id, events, { last: true })
+  return ended
+}
+
+/** Temporal's history holds no more of a failure than its kind; the whole of it is kept with the turn. */
+export async function inFull(tx: Tx, runId: string, how: RunEnd): Promise<RunEnd> {
+  if (how.status !== 'failed') return how
+  const [turn] = await tx.sql<Pick<TurnRow, 'failure'>>(
+    'SELECT failure FROM run_turns WHERE run_id = $1 ORDER BY turn DESC LIMIT 1',
+    [runId],
+  )
+  return turn?.failure && turn.failure.code === how.error?.code
+    ? { ...how, error: turn.failure }
+    : how
+}
+
+/** Closes the message and the steps that are in progress, and returns the events that say so. */
+export async function closeOpenWork(
+  tx: Tx,
+  run: RunRow,
+  how: {
+    messageReason: string
+    stepStatus: Exclude<RunStepRow['status'], 'in_progress'>
+    error?: RunFailure
+    superseded: boolean
+  },
+): Promise<RunEvent[]> {
+  const now = new Date()
+  const events: RunEvent[] = []
+  const messages = await tx.sql<MessageRow>(
+    `SELECT * FROM messages WHERE run_id = $1 AND status = 'in_progress'`,
+    [run.id],
+  )
+  for (const message of messages) {
+    const deltas = await tx.sql<{ data: string }>(
+      `SELECT data FROM run_events WHERE run_id = $1 AND event = 'thread.message.delta'
+         AND seq > (SELECT max(seq) FROM run_events WHERE run_id = $1 AND event = 'thread.message.created')
+       ORDER BY seq`,
+      [run.id],
+    )
+    const [closed] = await tx.sql<MessageRow>(
+      `UPDATE messages SET status = 'incomplete', content = $2, incomplete_at = $3, incomplete_reason = $4,
+         superseded = $5 WHERE id = $1 RETURNING *`,
+      [message.id, JSON.stringify(contentOf(deltas)), now, how.messageReason, how.superseded],
+    )
+    if (closed) events.push(runEvent('thread.message.incomplete', presentMessage(closed)))
+  }
+  const steps = await tx.sql<RunStepRow>(
+    `UPDATE run_steps SET status = $2, superseded = $3, last_error = $4,
+       completed_at = CASE WHEN $2 = 'completed' THEN $5::timestamptz END,
+       cancelled_at = CASE WHEN $2 = 'cancelled' THEN $5::timestamptz END,
+       failed_at = CASE WHEN $2 = 'failed' THEN $5::timestamptz END,
+       expired_at = CASE WHEN $2 = 'expired' THEN $5::timestamptz END
+     WHERE run_id = $1 AND status = 'in_progress' RETURNING *`,
+    [run.id, how.stepStatus, how.superseded, stepError(how), now],
+  )
+  for (const step of steps) {
+    const calls = await callsOf(tx.sql, step)
+    events.push(
+      runEvent(`thread.run.step.${how.stepStatus}`, presentRunStep(step, calls, run.expires_at)),
+    )
+  }
+  return events
+}
+
+function stepError(how: { stepStatus: string; error?: RunFailure }): string | null {
+  if (how.stepStatus !== 'failed' || !how.error) return null
+  return JSON.stringify(how.error)
+}
