@@ -2,6 +2,8 @@ import { readFileSync } from 'node:fs'
 
 import { z } from 'zod'
 
+import type { Price as ModelPrice } from './wire/cost.ts'
+
 /**
  * The models table: which endpoint answers to a name, and what must be known of it. Any OpenAI-compatible
  * `/chat/completions` will do. Read at boot from `MODELS_FILE`, or made of `UPSTREAM_BASE_URL` alone.
@@ -31,6 +33,8 @@ export interface ModelRoute extends Endpoint {
   upstreamName: string
   /** Tokens. */
   contextSize: number
+  /** Null where nobody has said what it costs. */
+  price: ModelPrice | null
 }
 
 export interface ListedModel {
@@ -50,6 +54,14 @@ const Quirks = z.strictObject({
   max_tokens_name: z.enum(['max_completion_tokens', 'max_tokens']).default('max_completion_tokens'),
 })
 
+const dollars = z.number().min(0)
+/** US dollars for a million tokens. */
+const Price = z.strictObject({
+  input: dollars,
+  cached_input: dollars.optional(),
+  output: dollars,
+}) satisfies z.ZodType<ModelPrice>
+
 const ModelsFile = z.strictObject({
   /** The entry for names that no other entry matches; without it they are errors of the run. */
   default: z.string().optional(),
@@ -64,6 +76,7 @@ const ModelsFile = z.strictObject({
       /** The name at the endpoint, if it is another one. */
       upstream_name: z.string().optional(),
       context_size: z.number().int().positive().default(128_000),
+      price: Price.optional(),
       quirks: Quirks.default(Quirks.parse({})),
     }),
   ),
@@ -108,7 +121,7 @@ function fromUpstream(
   const endpoint = { baseUrl: upstream.baseUrl, apiKey, quirks: Quirks.parse({}) }
   const resolve = async (name: string): Promise<ModelRoute> => {
     const upstreamName = defaultModel && !(await knows(listed, name)) ? defaultModel : name
-    return { ...endpoint, upstreamName, contextSize: defaultContextSize }
+    return { ...endpoint, upstreamName, contextSize: defaultContextSize, price: null }
   }
   return {
     resolve,
@@ -143,6 +156,7 @@ function fromFile(path: string, defaultModel: string | undefined, env: NodeJS.Pr
       ...endpointOf(model, env),
       upstreamName: model.upstream_name ?? ownName,
       contextSize: model.context_size,
+      price: model.price ?? null,
     }
   }
   return {

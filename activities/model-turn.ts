@@ -5,13 +5,15 @@ import { UnknownModelError } from '../models.ts'
 import { FencedError } from '../store/delta-writer.ts'
 import type { RunRow, TurnResult, Usage } from '../store/rows.ts'
 import type { ClaimedTurn, TurnCall, TurnEnd } from '../store/turns.ts'
+import { noUsage } from '../store/usage.ts'
 import { codeOf } from '../wire/present/run-step.ts'
 import type { RunStatus } from '../wire/run-status.ts'
 import { createAnswer, isWholeJson, type Addition, type Answer } from './answer.ts'
 import { heartbeating } from './heartbeat.ts'
 import type { Deps } from './index.ts'
 import { workerLost } from '../wire/failures.ts'
-import { builtInTool, chatRequest, declaresFunction } from './prompt.ts'
+import { prepare } from './prepare.ts'
+import { builtInTool, declaresFunction } from './prompt.ts'
 import { createProvider, cutAnswer, failureOf, ProviderError } from './provider.ts'
 
 export interface ModelTurnInput {
@@ -19,10 +21,9 @@ export interface ModelTurnInput {
   turn: number
   /** A uuid of the workflow's: the ids of everything that the turn makes follow from it. */
   generationId: string
+  /** The model to ask. */
+  model: string
 }
-
-/** How many of the newest messages of a thread are looked at; more than any context holds. */
-const threadWindow = 2000
 
 /** Asks the model once, streams what it says, keeps it, and says what is to be done next. */
 export function createModelTurn(deps: Deps) {
@@ -35,7 +36,7 @@ export function createModelTurn(deps: Deps) {
     // From before the claim on, so that a cancel in between is not missed.
     using stop = stopper(context, (act) => store.events.onControl(input.runId, act))
 
-    const claim = await store.turns.claim(input.runId, input.turn, input.generationId)
+    const claim = await store.turns.claim(input)
     if (claim.kind === 'done') return claim.result
     if (claim.kind === 'stopped') return endStopped(input.runId, claim.status)
     using turn = claim.turn
@@ -54,12 +55,9 @@ export function createModelTurn(deps: Deps) {
   }
 
   async function listen(turn: ClaimedTurn, answer: Answer, signal: AbortSignal): Promise<void> {
-    const { run, number } = turn
-    const route = await models.resolve(run.model)
-    const thread = await store.messages.newest(run, windowOf(run))
-    const own = number === 0 ? { messages: [], calls: [] } : await store.messages.ofRun(run.id)
+    const route = await models.resolve(turn.model)
+    const { request } = await prepare(store, turn, route)
     const emit = emitter(turn)
-    const request = chatRequest({ run, route, turn: number, thread, own })
     for await (const chunk of provider.stream(route, request, signal)) {
       for (const addition of answer.read(chunk)) await emit(addition)
     }
@@ -152,10 +150,6 @@ function setLongTimeout(act: () => void, ms: number): NodeJS.Timeout | undefined
   return ms < 2 ** 31 ? setTimeout(act, Math.max(0, ms)) : undefined
 }
 
-function windowOf({ truncation_strategy: { type, last_messages: n } }: RunRow): number {
-  return type === 'last_messages' && n !== null ? Math.min(n, threadWindow) : threadWindow
-}
-
 /** Says to the turn what the model adds; steps and messages begin with the first thing that is in them. */
 function emitter(turn: ClaimedTurn): (addition: Addition) => Promise<void> {
   let hasMessage = false
@@ -219,15 +213,6 @@ function whatIsWrong(call: { name: string; arguments: string }, run: RunRow): st
   const isPlainCode = call.name === 'code_interpreter'
   if (isPlainCode || call.arguments === '' || isWholeJson(call.arguments)) return undefined
   return 'Error: the arguments of this call are not valid JSON.'
-}
-
-/** For providers that do not tell. */
-const noUsage: Usage = {
-  prompt_tokens: 0,
-  completion_tokens: 0,
-  total_tokens: 0,
-  prompt_token_details: { cached_tokens: 0 },
-  completion_tokens_details: { reasoning_tokens: 0 },
 }
 
 function filtered(): ProviderError {

@@ -10,6 +10,7 @@ import {
   MAX_CHUNK_TOKENS,
   MAX_CODE_INTERPRETER_FILES,
   MAX_DESCRIPTION_CHARS,
+  MAX_FALLBACK_MODELS,
   MAX_FILE_SEARCH_RESULTS,
   MAX_FUNCTION_DESCRIPTION_CHARS,
   MAX_FUNCTION_NAME_CHARS,
@@ -180,11 +181,18 @@ export type ToolResourceIds = z.infer<typeof ToolResourceIds>
 
 // --- assistants -----------------------------------------------------------------------------
 
+/** Ours: what is done with a run that comes while its thread is busy. The original always rejects. */
+export const OnActiveRun = z.enum(['reject', 'enqueue', 'interrupt', 'rollback'])
+/** Ours: models that are asked, in this order, when the one that was named does not answer. */
+export const FallbackModels = list(Model, { of: 'strings', maximum: MAX_FALLBACK_MODELS })
+
 const fields = {
   name: text(MAX_ASSISTANT_NAME_CHARS).nullish(),
   description: text(MAX_DESCRIPTION_CHARS).nullish(),
   instructions: Instructions.nullish(),
   reasoning_effort: ReasoningEffort.nullish(),
+  on_active_run: OnActiveRun.nullish(),
+  fallback_models: FallbackModels.nullish(),
 }
 
 export const CreateAssistant = z.strictObject({
@@ -214,15 +222,16 @@ export type ModifyAssistant = z.infer<typeof ModifyAssistant>
 
 // --- ties: drift between these schemas and the official package does not compile -------------
 
+type Ours = 'on_active_run' | 'fallback_models'
 type StoreParams = CreateParams.ToolResources.FileSearch.VectorStore
 type Chunking = NonNullable<StoreParams['chunking_strategy']>
 type StaticParams = Extract<Chunking, { type: 'static' }>
 type OurChunking = z.input<typeof ChunkingStrategy>
 type OurStatic = Extract<OurChunking, { type: 'static' }>
 export type Ties = [
-  Holds<SameKeys<CreateParams, z.input<typeof CreateAssistant>>>,
+  Holds<SameKeys<CreateParams, z.input<typeof CreateAssistant>, Ours>>,
   Holds<Accepts<CreateParams, z.input<typeof CreateAssistant>>>,
-  Holds<SameKeys<UpdateParams, z.input<typeof ModifyAssistant>>>,
+  Holds<SameKeys<UpdateParams, z.input<typeof ModifyAssistant>, Ours>>,
   Holds<Accepts<UpdateParams, z.input<typeof ModifyAssistant>>>,
   Holds<SameKeys<CreateParams.ToolResources, ToolResources>>,
   Holds<

@@ -47,6 +47,8 @@ export function assistantRoutes(router: Router<State>, { store }: ApiDeps): void
       top_p: body.top_p,
       reasoning_effort: body.reasoning_effort ?? null,
       response_format: body.response_format ?? 'auto',
+      on_active_run: body.on_active_run ?? null,
+      fallback_models: body.fallback_models ?? [],
       created_at: new Date(),
     }
     const named = body.file_ids ? { files: body.file_ids } : namedResources(body.tool_resources)
@@ -63,7 +65,15 @@ export function assistantRoutes(router: Router<State>, { store }: ApiDeps): void
     const schemas = { v1: v1.ModifyAssistant, v2: ModifyAssistant }
     const schema = bodyOf<ModifyAssistant & WithFiles>(ctx, schemas)
     const body = await readBody(ctx, schema, () => find(ctx))
-    const { metadata, tools: given, tool_resources, file_ids, response_format, ...plain } = body
+    const {
+      metadata,
+      tools: given,
+      tool_resources,
+      file_ids,
+      response_format,
+      fallback_models,
+      ...plain
+    } = body
     const tools = given?.map(filledTool)
     const named =
       ctx.state.dialect === 'v1'
@@ -77,6 +87,7 @@ export function assistantRoutes(router: Router<State>, { store }: ApiDeps): void
         ) as Partial<AssistantRow>),
         tools: toolsNow,
         tool_resources: assistantResources(toolsNow, { ...before.tool_resources, ...settled }),
+        ...(fallback_models !== undefined && { fallback_models: fallback_models ?? [] }),
         ...(response_format !== undefined && { response_format: response_format ?? 'auto' }),
         metadata,
       }

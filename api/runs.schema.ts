@@ -3,14 +3,17 @@ import { missingParameter } from '../wire/errors.ts'
 import {
   MAX_FUNCTION_NAME_CHARS,
   MAX_RUN_EXPIRES_AFTER_SECONDS,
+  MAX_STEPS,
   MIN_TOKEN_BUDGET,
 } from '../wire/limits.ts'
 import type * as Official from '../wire/openai.ts'
 import {
+  FallbackModels,
   Instructions,
   Metadata,
   MetadataChange,
   Model,
+  OnActiveRun,
   ReasoningEffort,
   ResponseFormat,
   Temperature,
@@ -79,7 +82,10 @@ const fields = {
   /** Ours: how long the run may live, where the original's ten minutes are too few. */
   expires_after_seconds: integer(1, MAX_RUN_EXPIRES_AFTER_SECONDS).nullish(),
   /** Ours: what to do when the thread is busy. The original always rejects. */
-  on_active_run: z.enum(['reject', 'enqueue', 'interrupt', 'rollback']).nullish(),
+  on_active_run: OnActiveRun.nullish(),
+  /** Ours: model turns, at most as many as the server allows. */
+  max_steps: integer(1, MAX_STEPS).nullish(),
+  fallback_models: FallbackModels.nullish(),
 }
 
 export const CreateRun = z.strictObject(fields)
@@ -104,7 +110,7 @@ export type SubmitToolOutputs = z.infer<typeof SubmitToolOutputs>
 
 // --- ties: drift between these schemas and the official package does not compile -------------
 
-type Ours = 'expires_after_seconds' | 'on_active_run'
+type Ours = 'expires_after_seconds' | 'on_active_run' | 'max_steps' | 'fallback_models'
 /** Accepted on threads/runs too, where the published schema forgot them. */
 type Forgotten = 'reasoning_effort' | 'additional_instructions' | 'additional_messages'
 /** `include` travels in the query. */

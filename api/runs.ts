@@ -198,6 +198,7 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
       truncation_strategy: body.truncation_strategy,
       tool_choice: body.tool_choice,
       parallel_tool_calls: body.parallel_tool_calls,
+      max_steps: body.max_steps ?? null,
       additionalInstructions: body.additional_instructions ?? null,
       overrides: {
         ...(body.model && { model: body.model }),
@@ -207,6 +208,7 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
         ...(body.top_p != null && { top_p: body.top_p }),
         ...(body.reasoning_effort && { reasoning_effort: body.reasoning_effort }),
         ...(body.response_format && { response_format: body.response_format }),
+        ...(body.fallback_models && { fallback_models: body.fallback_models }),
       },
     }
   }

@@ -100,8 +100,9 @@ export function createDelivery(
       runId: run.id,
       expiresAt: run.expires_at.getTime(),
       modelAttempts: options.modelAttempts,
-      maxSteps: options.maxSteps,
+      maxSteps: Math.min(run.max_steps ?? options.maxSteps, options.maxSteps),
       model: run.model,
+      fallbackModels: run.fallback_models,
     }
     await client.workflow.start(assistantRunType, {
       workflowId: run.id,

@@ -1,3 +1,4 @@
+import type { Price } from '../wire/cost.ts'
 import type { Id } from '../wire/ids.ts'
 import type { RunStatus } from '../wire/run-status.ts'
 
@@ -12,7 +13,17 @@ export interface ProjectRow {
   id: Id<'project'>
   name: string
   created_at: Date
+  /** What a run or a message does that comes while the thread is busy; null rejects it. */
+  on_active_run: OnActiveRun | null
+  /** Seconds that runs of the project may live; null as the server is configured. */
+  run_expires_after_s: number | null
 }
+
+/**
+ * What is done with a run that is asked for while another holds its thread's lock. `enqueue` waits for its turn,
+ * `interrupt` cancels what is before it, `rollback` also deletes the messages of what is before it.
+ */
+export type OnActiveRun = 'reject' | 'enqueue' | 'interrupt' | 'rollback'
 
 export interface ApiKeyRow {
   id: Id<'key'>
@@ -63,6 +74,9 @@ export interface AssistantRow extends Settings {
   name: string | null
   description: string | null
   metadata: Metadata
+  on_active_run: OnActiveRun | null
+  /** Names of models that are asked, in this order, when the assistant's own does not answer. */
+  fallback_models: string[]
 }
 
 export interface ThreadRow {
@@ -181,6 +195,10 @@ export interface MessageRow {
   incomplete_reason: string | null
   /** Written by an attempt that was cut and begun anew: in no list and no prompt. */
   superseded: boolean
+  /** Written while a run was at work: that run does not see it, and it moves to the end of the thread for the next one. */
+  held: boolean
+  /** The run whose `additional_messages` it was among. */
+  came_with: Id<'run'> | null
 }
 
 export interface Usage {
@@ -209,7 +227,10 @@ export interface RunRow extends Settings {
   assistant_id: Id<'assistant'>
   seq: string
   status: RunStatus
-  /** At most one run of a thread holds its lock; the transaction that ends a run gives it back. */
+  /**
+   * At most one run of a thread holds its lock; the transaction that ends a run hands it to the next. A run that waits for
+   * it is `queued`, and its deadline begins when it gets it.
+   */
   holds_lock: boolean
   created_at: Date
   started_at: Date | null
@@ -229,6 +250,31 @@ export interface RunRow extends Settings {
   truncation_strategy: { type: 'auto' | 'last_messages'; last_messages: number | null }
   tool_choice: string | Json
   parallel_tool_calls: boolean
+  fallback_models: string[]
+  /** Model turns; null as the server is configured. */
+  max_steps: number | null
+  /** The newest message, by `seq`, that the run is to see of those that are held back when it gets the lock; bigint as text. */
+  messages_until: string | null
+  /** Its messages are deleted when it ends. */
+  rolls_back: boolean
+  /** What its prompts left out of the thread; null where they left out nothing. */
+  context: RunContext | null
+  /** US dollars, numeric as text; null until the end, and where no price is known. */
+  cost: string | null
+  /** Whether some of `usage` was counted here, since the provider never said. */
+  usage_estimated: boolean
+}
+
+/** What the truncation left out: everything between the head and the tail of the thread. */
+export interface RunContext {
+  /** Messages of the thread that the model was not shown. */
+  dropped_messages: number
+  /** Earlier tool calls of the run itself that the model was not shown any more, with their outputs. */
+  dropped_tool_calls: number
+  /** The head: messages up to this `seq`; null where there is none. */
+  head_until: string | null
+  /** The tail: messages from this `seq` on. */
+  tail_from: string | null
 }
 
 export type StepStatus = 'in_progress' | 'completed' | 'failed' | 'cancelled' | 'expired'
@@ -254,6 +300,14 @@ export interface RunStepRow {
   last_error: RunFailure | null
   usage: Usage | null
   superseded: boolean
+  /** The model that was asked; null where no model has been. */
+  model: string | null
+  /** The models that were asked before it and did not answer. */
+  failed_models: FailedModel[]
+}
+
+export interface FailedModel extends RunFailure {
+  model: string
 }
 
 export interface ToolCallRow {
@@ -288,6 +342,19 @@ export interface TurnRow {
   result: TurnResult | null
   /** Why the last attempt failed, in full: what a provider says may quote people, so Temporal is told less. */
   failure: RunFailure | null
+  /** The model call of this generation; null until something of it was shown. */
+  call: ModelCall | null
+  /** The model that is asked: the run's, or one that it falls back on. Null before the first claim. */
+  model: string | null
+  /** Those that were asked before it in this turn or in earlier ones, and did not answer. */
+  failed_models: FailedModel[]
+}
+
+/** What must be known of a model call to say what it cost, should it be cut before the provider tells. */
+export interface ModelCall {
+  model: string
+  prompt_tokens: number
+  price: Price | null
 }
 
 /** How a model turn ended; kept with the turn, so that no finished model call is ever made twice. */

@@ -30,6 +30,7 @@ export type NewRun = Pick<
   | 'truncation_strategy'
   | 'tool_choice'
   | 'parallel_tool_calls'
+  | 'max_steps'
 > & {
   overrides: Partial<
     Pick<
@@ -41,6 +42,7 @@ export type NewRun = Pick<
       | 'top_p'
       | 'reasoning_effort'
       | 'response_format'
+      | 'fallback_models'
     >
   >
   additionalInstructions: string | null
@@ -107,6 +109,7 @@ async function insertRun(
       top_p: overrides.top_p ?? assistant.top_p,
       reasoning_effort: overrides.reasoning_effort ?? assistant.reasoning_effort,
       response_format: overrides.response_format ?? assistant.response_format,
+      fallback_models: overrides.fallback_models ?? assistant.fallback_models,
       file_ids: assistant.file_ids,
     },
   ])

@@ -7,7 +7,7 @@ export type ImportedThread = Pick<ThreadRow, 'id' | 'created_at' | 'tool_resourc
 
 export type ImportedMessage = Omit<
   MessageRow,
-  'project_id' | 'thread_id' | 'seq' | 'turn' | 'superseded'
+  'project_id' | 'thread_id' | 'seq' | 'turn' | 'superseded' | 'held' | 'came_with'
 >
 
 /** What is not `imported` was not written: the thread is there, or an id is taken in whatever project. */

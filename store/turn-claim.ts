@@ -3,27 +3,24 @@ import { presentRun } from '../wire/present/run.ts'
 import { isTerminal } from '../wire/run-status.ts'
 import type { Tx } from './db.ts'
 import type { EventLog } from './events.ts'
-import type { RunRow, RunStepRow, TurnResult, TurnRow } from './rows.ts'
+import type { RunRow, RunStepRow, TurnResult, TurnRow, Usage } from './rows.ts'
 import { closeOpenWork } from './run-end.ts'
 import { completeStep, lockRun, moveRun } from './run-state.ts'
-import type { Claim } from './turns.ts'
+import type { Claim, WantedTurn } from './turns.ts'
+import { noUsage, usageOf } from './usage.ts'
 
 export type ClaimedRow =
   | Exclude<Claim, { kind: 'claimed' }>
-  | { kind: 'claimed'; run: RunRow; row: TurnRow; lastSeq: number }
+  | { kind: 'claimed'; run: RunRow; row: TurnRow; lastSeq: number; spent: Usage }
 
-export async function claimTurn(
-  tx: Tx,
-  events: EventLog,
-  wanted: { runId: string; turn: number; generationId: string },
-): Promise<ClaimedRow> {
+export async function claimTurn(tx: Tx, events: EventLog, wanted: WantedTurn): Promise<ClaimedRow> {
   const run = await lockRun(tx, wanted.runId)
   if (!run) return { kind: 'stopped', status: 'gone' }
   const [row] = await tx.sql<TurnRow & { last_seq: number }>(
-    `INSERT INTO run_turns (run_id, turn, generation_id) VALUES ($1, $2, $3)
-     ON CONFLICT (run_id, turn) DO UPDATE SET fence = run_turns.fence + 1
+    `INSERT INTO run_turns (run_id, turn, generation_id, model) VALUES ($1, $2, $3, $4)
+     ON CONFLICT (run_id, turn) DO UPDATE SET fence = run_turns.fence + 1, model = excluded.model
      RETURNING *, (SELECT last_seq FROM run_streams WHERE run_id = $1)`,
-    [wanted.runId, wanted.turn, wanted.generationId],
+    [wanted.runId, wanted.turn, wanted.generationId, wanted.model],
   )
   if (!row) throw new Error('INSERT INTO run_turns returned no row')
   // First, for a workflow that begins again: its run may have been cancelled while there was none to hear of it.
@@ -59,7 +56,9 @@ export async function claimTurn(
     current = moved
   }
   if (said.length > 0) await events.append(tx, run.id, said)
-  return { kind: 'claimed', run: current, row, lastSeq: row.last_seq + said.length }
+  const isFirst = row.turn + row.generation === 0
+  const spent = isFirst ? noUsage : await usageOf(tx.sql, run.id)
+  return { kind: 'claimed', run: current, row, lastSeq: row.last_seq + said.length, spent }
 }
 
 /** A workflow that begins again meets results whose consequences have come about: outputs may be there by now. */

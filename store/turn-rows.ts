@@ -23,7 +23,7 @@ import { usageOf } from './usage.ts'
 export async function insertStep(
   tx: Tx,
   run: RunRow,
-  turn: number,
+  { turn, model, failed_models }: TurnRow,
   step: Pick<RunStepRow, 'id' | 'type'> & Partial<RunStepRow>,
 ): Promise<RunStepRow> {
   const [row] = await insert<RunStepRow>(tx.sql, 'run_steps', [
@@ -34,6 +34,8 @@ export async function insertStep(
       run_id: run.id,
       assistant_id: run.assistant_id,
       turn,
+      model,
+      failed_models,
       status: 'in_progress',
       created_at: new Date(),
       expires_at: run.expires_at,

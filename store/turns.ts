@@ -40,9 +40,19 @@ export interface Turns extends AsyncDisposable {
    * Takes the turn for this attempt: whoever held it before can write nothing more. A turn that has a result is not
    * attempted again. What an earlier attempt has shown to clients is closed as incomplete, and new ids are used.
    */
-  claim(runId: string, turn: number, generationId: string): Promise<Claim>
+  claim(wanted: WantedTurn): Promise<Claim>
   /** Hands the run to the client once our own tools of the step are done; nothing where the run is not in progress. */
   askClient(runId: string, stepId: RunStepRow['id']): Promise<void>
+}
+
+export interface WantedTurn {
+  runId: string
+  /** 0 for the first turn of the run. */
+  turn: number
+  /** A uuid; what the turn makes has its ids from it. */
+  generationId: string
+  /** The model to ask, by the name that clients use. */
+  model: string
 }
 
 export type Claim =
@@ -54,6 +64,10 @@ export interface ClaimedTurn extends Disposable {
   run: RunRow
   /** 0 for the first turn of the run. */
   number: number
+  /** The model to ask, by the name that clients use. */
+  model: string
+  /** What the run has used before this call. */
+  spent: Usage
   /** Aborts when another attempt has taken over, or the run has ended. */
   lost: AbortSignal
   /** The id of the turn's call at this position. */
@@ -97,14 +111,12 @@ export function createTurns(db: Db, events: EventLog, log: Logger): Turns {
   const writer = createDeltaWriter(db, events, log)
   return {
     // A claim that is repeated takes the turn from nobody but itself.
-    async claim(runId, turn, generationId) {
-      const claim = await outlasting(() =>
-        db.tx((tx) => claimTurn(tx, events, { runId, turn, generationId })),
-      )
+    async claim(wanted) {
+      const claim = await outlasting(() => db.tx((tx) => claimTurn(tx, events, wanted)))
       if (claim.kind !== 'claimed') return claim
-      const { run, row, lastSeq } = claim
-      const deltas = writer.open({ ...row, runId, lastSeq })
-      return { kind: 'claimed', turn: claimedTurn({ db, events }, run, row, deltas) }
+      const { run, row, lastSeq, spent } = claim
+      const deltas = writer.open({ ...row, runId: run.id, lastSeq })
+      return { kind: 'claimed', turn: claimedTurn({ db, events }, { run, row, spent }, deltas) }
     },
     askClient: (runId, stepId) =>
       db.tx(async (tx) => {
@@ -116,7 +128,11 @@ export function createTurns(db: Db, events: EventLog, log: Logger): Turns {
   }
 }
 
-function claimedTurn(parts: Parts, run: RunRow, row: TurnRow, deltas: TurnDeltas): ClaimedTurn {
+function claimedTurn(
+  parts: Parts,
+  { run, row, spent }: { run: RunRow; row: TurnRow; spent: Usage },
+  deltas: TurnDeltas,
+): ClaimedTurn {
   // Ids follow from the generation, so that an attempt which nobody has seen is repeated under the same ids.
   const idOf = <Kind extends 'message' | 'step' | 'call'>(kind: Kind, n: number) =>
     idFrom(kind, row.generation_id, row.generation * 1000 + n)
@@ -129,12 +145,14 @@ function claimedTurn(parts: Parts, run: RunRow, row: TurnRow, deltas: TurnDeltas
   return {
     run,
     number: row.turn,
+    model: row.model ?? run.model,
+    spent,
     lost: deltas.lost,
     callId: (index) => idOf('call', 10 + index),
     async openMessage() {
       opened.message = true
       await structural(fenced, messageStepId, async (tx) => {
-        const step = await insertStep(tx, run, row.turn, {
+        const step = await insertStep(tx, run, row, {
           id: messageStepId,
           type: 'message_creation',
           message_id: messageId,
@@ -167,10 +185,7 @@ function claimedTurn(parts: Parts, run: RunRow, row: TurnRow, deltas: TurnDeltas
     async openToolStep() {
       opened.tools = true
       await structural(fenced, toolStepId, async (tx) =>
-        stepBegins(
-          run,
-          await insertStep(tx, run, row.turn, { id: toolStepId, type: 'tool_calls' }),
-        ),
+        stepBegins(run, await insertStep(tx, run, row, { id: toolStepId, type: 'tool_calls' })),
       )
     },
     pushText(index, type, text, first) {

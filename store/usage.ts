@@ -1,6 +1,14 @@
 import type { Sql, Tx } from './db.ts'
 import type { RunRow, TurnRow, Usage } from './rows.ts'
 
+export const noUsage: Usage = {
+  prompt_tokens: 0,
+  completion_tokens: 0,
+  total_tokens: 0,
+  prompt_token_details: { cached_tokens: 0 },
+  completion_tokens_details: { reasoning_tokens: 0 },
+}
+
 /** What the model calls of a run have used so far. */
 export async function usageOf(sql: Sql, runId: string): Promise<Usage> {
   const [sum] = await sql<Record<'prompt' | 'completion' | 'cached' | 'reasoning', number>>(

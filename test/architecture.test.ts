@@ -10,10 +10,10 @@ import { expect, test } from 'vitest'
  */
 const rooms: Record<string, Room> = {
   wire: { values: [], types: ['store'], packages: [] },
-  store: { values: ['wire'], types: ['log.ts', 'models.ts'] },
+  store: { values: ['wire', 'tokens.ts'], types: ['log.ts', 'models.ts'] },
   sandbox: { values: [], types: ['log.ts', 'models.ts'] },
   workflows: { values: ['wire'], types: ['activities'], packages: ['@temporalio/workflow'] },
-  activities: { values: ['wire', 'store', 'sandbox', 'models.ts'], types: ['log.ts'] },
+  activities: { values: ['wire', 'store', 'sandbox', 'models.ts', 'tokens.ts'], types: ['log.ts'] },
   engine: {
     values: ['wire', 'store', 'workflows/messages.ts'],
     types: ['workflows', 'log.ts', 'models.ts'],
@@ -24,12 +24,16 @@ const rooms: Record<string, Room> = {
     types: ['workflows', 'log.ts', 'models.ts'],
   },
   local: {
-    values: 'wire store sandbox activities engine api worker config.ts log.ts models.ts'.split(' '),
+    values:
+      'wire store sandbox activities engine api worker config.ts log.ts models.ts tokens.ts'.split(
+        ' ',
+      ),
     types: ['workflows'],
   },
   'config.ts': { values: [], types: [] },
   'log.ts': { values: [], types: [] },
-  'models.ts': { values: [], types: ['log.ts'] },
+  'models.ts': { values: ['wire'], types: ['log.ts'] },
+  'tokens.ts': { values: [], types: [] },
 }
 
 /** Packages that only some files may import. */

@@ -72,6 +72,10 @@ export const MAX_TOP_P = 1
 export const RUN_EXPIRES_AFTER_SECONDS = 600
 /** ours: 90 days, for `expires_after_seconds` */
 export const MAX_RUN_EXPIRES_AFTER_SECONDS = 7_776_000
+/** ours: model turns of one run, for `max_steps` */
+export const MAX_STEPS = 1000
+/** ours: for `fallback_models` */
+export const MAX_FALLBACK_MODELS = 8
 /** the file search guide: how long a run waits for files of the thread's store */
 export const WAIT_FOR_THREAD_FILES_SECONDS = 60
 

@@ -12,6 +12,8 @@ export interface RunInput {
   modelAttempts: number
   maxSteps: number
   model: string
+  /** Asked in this order where the model does not answer. */
+  fallbackModels: string[]
   /** Set when a long run continues as new. */
   turn?: number
 }

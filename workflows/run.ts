@@ -87,7 +87,7 @@ async function takeTurn(input: RunInput, turn: number): Promise<TurnResult> {
     try {
       return await model.modelTurn.executeWithOptions(
         { summary: `turn ${turn + 1} · ${input.model}` },
-        [{ runId: input.runId, turn, generationId }],
+        [{ runId: input.runId, turn, generationId, model: input.model }],
       )
     } catch (error) {
       if (!isWorkerLost(error) || lost === maxWorkersLost) throw error

@@ -5,9 +5,10 @@ import * as runs from './0001-runs.ts'
 import * as files from './0002-files.ts'
 import * as passedOn from './0003-passed-on.ts'
 import * as threadsList from './0004-threads-list.ts'
+import * as runSemantics from './0005-run-semantics.ts'
 
 /** In the order in which they are applied; a released one is never edited. */
-const migrations = [runs, files, passedOn, threadsList]
+const migrations = [runs, files, passedOn, threadsList, runSemantics]
 
 /** Any number that no other program uses for an advisory lock in our database. */
 const migrationLock = 7_205_759_403

@@ -57,6 +57,8 @@ export function defineModels(sequelize: Sequelize): Models {
       name: text,
       description: text,
       metadata: json,
+      on_active_run: text,
+      fallback_models: json,
     }),
     threads: table<ThreadRow>('threads', { ...owned, seq, tool_resources: json, metadata: json }),
     files: table<FileRow>('files', {
@@ -85,6 +87,8 @@ export function defineModels(sequelize: Sequelize): Models {
       incomplete_at: time,
       incomplete_reason: text,
       superseded: flag,
+      held: flag,
+      came_with: text,
     }),
     runs: table<RunRow>('runs', {
       ...owned,
@@ -110,6 +114,13 @@ export function defineModels(sequelize: Sequelize): Models {
       truncation_strategy: json,
       tool_choice: json,
       parallel_tool_calls: flag,
+      fallback_models: json,
+      max_steps: integer,
+      messages_until: DataTypes.BIGINT,
+      rolls_back: flag,
+      context: json,
+      cost: DataTypes.DECIMAL,
+      usage_estimated: flag,
     }),
     runSteps: table<RunStepRow>('run_steps', {
       ...owned,
@@ -129,6 +140,8 @@ export function defineModels(sequelize: Sequelize): Models {
       last_error: json,
       usage: json,
       superseded: flag,
+      model: text,
+      failed_models: json,
     }),
   }
 }

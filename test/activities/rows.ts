@@ -37,6 +37,13 @@ export function aRun(given: Partial<RunRow> = {}): RunRow {
     tool_choice: 'auto',
     parallel_tool_calls: true,
     file_ids: [],
+    fallback_models: [],
+    max_steps: null,
+    messages_until: null,
+    rolls_back: false,
+    context: null,
+    cost: null,
+    usage_estimated: false,
     ...given,
   }
 }
@@ -60,6 +67,8 @@ export function aMessage(text: string, given: Partial<MessageRow> = {}): Message
     incomplete_at: null,
     incomplete_reason: null,
     superseded: false,
+    held: false,
+    came_with: null,
     ...given,
   }
 }
@@ -88,6 +97,7 @@ export function aRoute(given: Partial<ModelRoute> = {}): ModelRoute {
     apiKey: 'none',
     upstreamName: 'upstream-m',
     contextSize: 128_000,
+    price: null,
     quirks: {
       no_parallel_tool_calls: false,
       no_stream_options: false,

@@ -65,6 +65,13 @@ describe('a run', () => {
       response_format: 'auto',
       tool_choice: 'auto',
       parallel_tool_calls: true,
+      longrun: {
+        cost: null,
+        usage_estimated: false,
+        context: null,
+        max_steps: null,
+        fallback_models: [],
+      },
     })
     const over = await api.settled(thread_id, made.id)
     expect(over).toEqual({
@@ -587,6 +594,7 @@ describe('steps', () => {
           type: 'message_creation',
           message_creation: { message_id: messages[0]?.id },
         },
+        longrun: { model: 'm', failed_models: [] },
         metadata: {},
         usage: over['usage'],
       },

@@ -432,6 +432,7 @@ describe('a run of v1', () => {
       truncation_strategy: { type: 'auto', last_messages: null },
       tool_choice: 'auto',
       response_format: 'auto',
+      longrun: expect.any(Object),
     })
     await v1.settled(made['thread_id'], made.id)
     await v1.make(`/assistants/${assistant.id}`, { file_ids: [] })

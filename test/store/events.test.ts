@@ -257,7 +257,7 @@ describe('a batch', () => {
   test('of an attempt that was replaced writes nothing', async () => {
     const turn = await aTurn()
     expect(await here.events.appendBatch([entry(turn, 'old')])).toEqual([turn.tip + 1])
-    await there.turns.claim(turn.id, 0, randomUUID())
+    await there.turns.claim({ runId: turn.id, turn: 0, generationId: randomUUID(), model: 'm' })
     const tip = await here.events.tip(turn.id)
     expect(await here.events.appendBatch([entry(turn, 'too late')])).toEqual([undefined])
     expect(await here.events.appendBatch([entry({ ...turn, fence: 2 }, 'new')])).toEqual([tip + 1])
@@ -293,7 +293,7 @@ describe('a batch', () => {
     ]
     await here.runs.end(ended.id, { status: 'cancelled' })
     await here.threads.delete(deleted.projectId, deleted.threadId)
-    await here.turns.claim(replaced.id, 0, randomUUID())
+    await here.turns.claim({ runId: replaced.id, turn: 0, generationId: randomUUID(), model: 'm' })
     const all = [ended, deleted, replaced, well]
     const seqs = await here.events.appendBatch(all.map((turn) => entry(turn, 'x')))
     expect(seqs).toEqual([undefined, undefined, undefined, well.tip + 1])
@@ -309,7 +309,7 @@ describe('the deltas of turns that share a process', () => {
     const [lost, well] = [await claim(await createRun(here)), await claim(await createRun(here))]
     await lost.openMessage()
     await well.openMessage()
-    await there.turns.claim(lost.run.id, 0, randomUUID())
+    await there.turns.claim({ runId: lost.run.id, turn: 0, generationId: randomUUID(), model: 'm' })
     using reader = follow(there, well.run.id, await here.events.tip(well.run.id))
     lost.pushText(0, 'text', 'too late', true)
     well.pushText(0, 'text', 'in time', true)
@@ -378,7 +378,12 @@ async function aTurn(): Promise<Turn> {
 }
 
 async function claim(run: { id: string }) {
-  const claimed = await here.turns.claim(run.id, 0, randomUUID())
+  const claimed = await here.turns.claim({
+    runId: run.id,
+    turn: 0,
+    generationId: randomUUID(),
+    model: 'm',
+  })
   if (claimed.kind !== 'claimed') throw new Error(`The turn is ${claimed.kind}`)
   return claimed.turn
 }

@@ -28,6 +28,8 @@ export async function createRun(store: Store, given: Partial<NewRun> = {}): Prom
     top_p: 1,
     reasoning_effort: null,
     response_format: 'auto',
+    on_active_run: null,
+    fallback_models: [],
     created_at: new Date(),
   }
   await store.assistants.create(assistant, {})
@@ -44,6 +46,7 @@ export async function createRun(store: Store, given: Partial<NewRun> = {}): Prom
       truncation_strategy: { type: 'auto', last_messages: null },
       tool_choice: 'auto',
       parallel_tool_calls: true,
+      max_steps: null,
       overrides: {},
       additionalInstructions: null,
       ...given,

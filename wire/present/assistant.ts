@@ -3,9 +3,19 @@ import type { Assistant } from '../openai.ts'
 import { seconds } from '../time.ts'
 
 /** `reasoning_effort` was on the live answers and not in the schema (spec D6). */
-export type AssistantObject = Assistant & { reasoning_effort: string | null }
+export type AssistantObject = Assistant & {
+  reasoning_effort: string | null
+  longrun?: LongrunOfAssistant
+}
+
+/** What the original did not have; only where something of it was set. */
+export interface LongrunOfAssistant {
+  on_active_run: string | null
+  fallback_models: string[]
+}
 
 export function presentAssistant(row: AssistantRow): AssistantObject {
+  const { on_active_run, fallback_models } = row
   return {
     id: row.id,
     object: 'assistant',
@@ -22,5 +32,8 @@ export function presentAssistant(row: AssistantRow): AssistantObject {
     metadata: row.metadata,
     // Checked at the edge, and kept as it came.
     response_format: row.response_format as Assistant['response_format'],
+    ...((on_active_run !== null || fallback_models.length > 0) && {
+      longrun: { on_active_run, fallback_models },
+    }),
   }
 }

@@ -3,7 +3,15 @@ import type { RunStep, ToolCall } from '../openai.ts'
 import { seconds, secondsOrNull } from '../time.ts'
 
 /** `expires_at` was on the live answers and not in the schema (spec D3). */
-export type RunStepObject = RunStep & { expires_at: number | null }
+export type RunStepObject = RunStep & { expires_at: number | null; longrun: LongrunOfStep }
+
+/** What the original did not have. */
+export interface LongrunOfStep {
+  /** The model that was asked. */
+  model: string | null
+  /** Those that were asked before it and did not answer, and why. */
+  failed_models: { model: string; code: string; message: string }[]
+}
 
 /**
  * `expiresAt` is the deadline of the run while it goes on, and null in a read after its end. `calls` are the step's tool
@@ -39,6 +47,7 @@ export function presentRunStep(
         : { type: 'tool_calls', tool_calls: calls.map(presentToolCall) },
     metadata: {},
     usage: row.usage,
+    longrun: { model: row.model, failed_models: row.failed_models },
   }
 }
 

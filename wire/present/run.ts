@@ -8,6 +8,19 @@ export type RunObject = Omit<Run, 'instructions'> & {
   instructions: string | null
   tool_resources: object
   reasoning_effort: string | null
+  longrun: LongrunOfRun
+}
+
+/** What the original did not have. */
+export interface LongrunOfRun {
+  /** What the run's model calls cost; null until its end, and where the price of one of them is not known. */
+  cost: { amount: number; currency: 'USD' } | null
+  /** Whether some of `usage` was counted here: a call that was cut, or whose provider does not tell. */
+  usage_estimated: boolean
+  /** What did not fit into the prompt; null where all did. */
+  context: { dropped_messages: number; dropped_tool_calls: number } | null
+  max_steps: number | null
+  fallback_models: string[]
 }
 
 export function presentRun(row: RunRow): RunObject {
@@ -48,6 +61,16 @@ export function presentRun(row: RunRow): RunObject {
     response_format: row.response_format as Run['response_format'],
     tool_choice: row.tool_choice as Run['tool_choice'],
     parallel_tool_calls: row.parallel_tool_calls,
+    longrun: {
+      cost: row.cost === null ? null : { amount: Number(row.cost), currency: 'USD' },
+      usage_estimated: row.usage_estimated,
+      context: row.context && {
+        dropped_messages: row.context.dropped_messages,
+        dropped_tool_calls: row.context.dropped_tool_calls,
+      },
+      max_steps: row.max_steps,
+      fallback_models: row.fallback_models,
+    },
   }
 }
 
