@@ -52,7 +52,20 @@ const Quirks = z.strictObject({
   no_stream_options: z.boolean().default(false),
   /** The name of the parameter that limits what the model writes. */
   max_tokens_name: z.enum(['max_completion_tokens', 'max_tokens']).default('max_completion_tokens'),
+  /** The role that instructions have; with `none`, for templates that know no such role, they begin the first user message. */
+  system_role: z.enum(['system', 'developer', 'none']).default('system'),
+  /** The endpoint refuses `tool_choice`, or does not heed it. Then `required` and named tools are left to the instructions. */
+  no_tool_choice: z.boolean().default(false),
+  /** The endpoint refuses `strict` in functions. We check the arguments of strict functions in any case. */
+  no_strict: z.boolean().default(false),
+  /** The endpoint refuses `response_format`. */
+  no_response_format: z.boolean().default(false),
+  /** The model cannot see: it is told that there was an image. */
+  no_images: z.boolean().default(false),
 })
+
+/** Of an endpoint that takes all that the original took. */
+export const defaultQuirks: Quirks = Quirks.parse({})
 
 const dollars = z.number().min(0)
 /** US dollars for a million tokens. */
@@ -77,7 +90,7 @@ const ModelsFile = z.strictObject({
       upstream_name: z.string().optional(),
       context_size: z.number().int().positive().default(128_000),
       price: Price.optional(),
-      quirks: Quirks.default(Quirks.parse({})),
+      quirks: Quirks.default(defaultQuirks),
     }),
   ),
 })
@@ -118,7 +131,7 @@ function fromUpstream(
 ): Models {
   const apiKey = upstream.apiKey ?? 'none'
   const listed = cached(() => listUpstream(upstream.baseUrl, apiKey), listedForMs)
-  const endpoint = { baseUrl: upstream.baseUrl, apiKey, quirks: Quirks.parse({}) }
+  const endpoint = { baseUrl: upstream.baseUrl, apiKey, quirks: defaultQuirks }
   const resolve = async (name: string): Promise<ModelRoute> => {
     const upstreamName = defaultModel && !(await knows(listed, name)) ? defaultModel : name
     return { ...endpoint, upstreamName, contextSize: defaultContextSize, price: null }

@@ -1,4 +1,5 @@
 import type { ContentPart, Usage } from '../store/rows.ts'
+import { usageFrom } from '../store/usage.ts'
 import type { ChatCompletionChunk } from '../wire/openai.ts'
 
 /** What one chunk of the model adds to its answer. */
@@ -12,8 +13,11 @@ export interface Answer {
   read(chunk: ChatCompletionChunk): Addition[]
   content(): ContentPart[]
   calls(): { name: string; arguments: string }[]
+  /** All that the model wrote so far, as one text; empty where it wrote nothing. */
+  written(): string
   /** Null until the model has said why it stopped: an answer without it was cut. */
   finishReason(): string | null
+  /** What the provider told that the call used; undefined until it does. */
   usage(): Usage | undefined
 }
 
@@ -61,7 +65,7 @@ export function createAnswer(): Answer {
 
   return {
     read(chunk) {
-      if (chunk.usage) usage = usageOf(chunk.usage)
+      if (chunk.usage) usage = usageOf(chunk.usage) ?? usage
       const [choice] = chunk.choices ?? []
       if (!choice) return []
       if (choice.finish_reason) finishReason = choice.finish_reason
@@ -79,6 +83,11 @@ export function createAnswer(): Answer {
           : { type: 'refusal', refusal: part.text },
       ),
     calls: () => calls.map(({ name, arguments: args }) => ({ name, arguments: args })),
+    written: () =>
+      [
+        ...parts.map(({ text: written }) => written),
+        ...calls.map(({ name, arguments: args }) => name + args),
+      ].join(''),
     finishReason: () => finishReason,
     usage: () => usage,
   }
@@ -100,14 +109,23 @@ export function isWholeJson(text: string): boolean {
   }
 }
 
-function usageOf(given: NonNullable<ChatCompletionChunk['usage']>): Usage {
-  return {
-    prompt_tokens: given.prompt_tokens,
-    completion_tokens: given.completion_tokens,
-    total_tokens: given.prompt_tokens + given.completion_tokens,
-    prompt_token_details: { cached_tokens: given.prompt_tokens_details?.cached_tokens ?? 0 },
-    completion_tokens_details: {
-      reasoning_tokens: given.completion_tokens_details?.reasoning_tokens ?? 0,
-    },
-  }
+/** Undefined where a server says less than both numbers, or what is none: then they are counted here. */
+function usageOf(given: NonNullable<ChatCompletionChunk['usage']>): Usage | undefined {
+  const { prompt_tokens: prompt, completion_tokens: completion } = given
+  if (!isCount(prompt) || !isCount(completion)) return undefined
+  const cached = given.prompt_tokens_details?.cached_tokens
+  const reasoning = given.completion_tokens_details?.reasoning_tokens
+  return usageFrom({
+    prompt,
+    completion,
+    cached: isCount(cached) ? cached : 0,
+    reasoning: isCount(reasoning) ? reasoning : 0,
+  })
+}
+
+/** Far above any context, and far below what a column of sums holds. */
+const mostTokens = 1_000_000_000
+
+function isCount(value: unknown): value is number {
+  return Number.isInteger(value) && Number(value) >= 0 && Number(value) <= mostTokens
 }

@@ -3,12 +3,16 @@ import { ApplicationFailure, CancelledFailure } from '@temporalio/common'
 
 import { UnknownModelError } from '../models.ts'
 import { FencedError } from '../store/delta-writer.ts'
-import type { RunRow, TurnResult, Usage } from '../store/rows.ts'
+import type { RunRow, TurnResult } from '../store/rows.ts'
 import type { ClaimedTurn, TurnCall, TurnEnd } from '../store/turns.ts'
-import { noUsage } from '../store/usage.ts'
+import type { CallUsage } from '../store/usage.ts'
+import { countTokens } from '../tokens.ts'
 import { codeOf } from '../wire/present/run-step.ts'
 import type { RunStatus } from '../wire/run-status.ts'
 import { createAnswer, isWholeJson, type Addition, type Answer } from './answer.ts'
+import { metBudget } from './budget.ts'
+import { countedCall, type CountedCall } from './counted-call.ts'
+import type { ChatCompletionChunk } from '../wire/openai.ts'
 import { heartbeating } from './heartbeat.ts'
 import type { Deps } from './index.ts'
 import { workerLost } from '../wire/failures.ts'
@@ -29,6 +33,8 @@ export interface ModelTurnInput {
 export function createModelTurn(deps: Deps) {
   const { store, models, log } = deps
   const provider = createProvider(deps.modelIdleTimeoutMs)
+  // Loads the tokenizer, which no run should have to wait for.
+  void countTokens('')
 
   return async function modelTurn(input: ModelTurnInput): Promise<TurnResult> {
     const context = Context.current()
@@ -43,26 +49,34 @@ export function createModelTurn(deps: Deps) {
     stop.watch(turn)
 
     const answer = createAnswer()
+    let call: CountedCall | undefined
     try {
-      await listen(turn, answer, stop.signal)
-      if (!stop.signal.aborted) return await turn.commit(turnEnd(turn, answer))
+      const route = await models.resolve(turn.model)
+      const prepared = await prepare(store, turn, route)
+      if ('incomplete' in prepared) {
+        const end = { status: 'incomplete', incompleteReason: prepared.incomplete } as const
+        return await turn.stop(end, undefined)
+      }
+      call = countedCall(turn.model, route, prepared.promptTokens)
+      // Once the request is on its way, so that the first token does not wait for it.
+      setImmediate(call.begin)
+      await listen(
+        provider.stream(route, prepared.request, stop.signal),
+        answer,
+        emitter(turn, call),
+      )
+      if (!stop.signal.aborted) {
+        endedWell(answer)
+        return await turn.commit(turnEnd(turn, answer, await call.used(answer)))
+      }
     } catch (error) {
       await turn.written()
       if (error instanceof FencedError) stop.because('replaced')
-      if (!stop.signal.aborted) throw await asFailure(error, turn, context.info.attempt)
+      const usage = answer.usage()
+      const used = usage && call?.told(usage)
+      if (!stop.signal.aborted) throw await asFailure(error, turn, context.info.attempt, used)
     }
-    return stopped(turn, stop.signal.reason as StopReason, answer.usage())
-  }
-
-  async function listen(turn: ClaimedTurn, answer: Answer, signal: AbortSignal): Promise<void> {
-    const route = await models.resolve(turn.model)
-    const { request } = await prepare(store, turn, route)
-    const emit = emitter(turn)
-    for await (const chunk of provider.stream(route, request, signal)) {
-      for (const addition of answer.read(chunk)) await emit(addition)
-    }
-    if (!signal.aborted && answer.finishReason() === null) throw cutAnswer()
-    if (answer.finishReason() === 'content_filter') throw filtered()
+    return stopped(turn, stop.signal.reason as StopReason, () => usedSoFar(answer, call))
   }
 
   /** The run was being cancelled, or had ended, before the turn began. */
@@ -76,16 +90,16 @@ export function createModelTurn(deps: Deps) {
   async function stopped(
     turn: ClaimedTurn,
     reason: StopReason,
-    usage: Usage | undefined,
+    used: () => Promise<CallUsage | undefined>,
   ): Promise<TurnResult> {
     switch (reason) {
       case 'cancelled':
       case 'expired':
         try {
-          return await turn.stop({ status: reason }, usage)
+          return await turn.stop({ status: reason }, await used())
         } catch (error) {
           if (!(error instanceof FencedError)) throw error
-          return stopped(turn, 'replaced', usage)
+          return stopped(turn, 'replaced', used)
         }
       case 'replaced':
         log.info({ run_id: turn.run.id }, 'this attempt was replaced, or its run is over or gone')
@@ -150,20 +164,43 @@ function setLongTimeout(act: () => void, ms: number): NodeJS.Timeout | undefined
   return ms < 2 ** 31 ? setTimeout(act, Math.max(0, ms)) : undefined
 }
 
+/** What a call used that is stopped; one of which nothing was heard is not counted. */
+async function usedSoFar(
+  answer: Answer,
+  call: CountedCall | undefined,
+): Promise<CallUsage | undefined> {
+  return answer.usage() || answer.written() !== '' ? call?.used(answer) : undefined
+}
+
+async function listen(
+  chunks: AsyncIterable<ChatCompletionChunk>,
+  answer: Answer,
+  emit: (addition: Addition) => Promise<void>,
+): Promise<void> {
+  for await (const chunk of chunks) {
+    for (const addition of answer.read(chunk)) await emit(addition)
+  }
+}
+
+function endedWell(answer: Answer): void {
+  if (answer.finishReason() === null) throw cutAnswer()
+  if (answer.finishReason() === 'content_filter') throw filtered()
+}
+
 /** Says to the turn what the model adds; steps and messages begin with the first thing that is in them. */
-function emitter(turn: ClaimedTurn): (addition: Addition) => Promise<void> {
+function emitter(turn: ClaimedTurn, call: CountedCall): (addition: Addition) => Promise<void> {
   let hasMessage = false
   let hasTools = false
   const types: TurnCall['type'][] = []
   return async (addition) => {
     switch (addition.kind) {
       case 'text':
-        if (!hasMessage) await turn.openMessage()
+        if (!hasMessage) await turn.openMessage(await call.asked())
         hasMessage = true
         turn.pushText(addition.index, addition.type, addition.text, addition.first)
         return
       case 'call': {
-        if (!hasTools) await turn.openToolStep()
+        if (!hasTools) await turn.openToolStep(await call.asked())
         hasTools = true
         const { index, name } = addition
         const type = builtInTool(name, turn.run.tools) ?? 'function'
@@ -184,7 +221,7 @@ function emitter(turn: ClaimedTurn): (addition: Addition) => Promise<void> {
 }
 
 /** The turn as it is kept. */
-function turnEnd(turn: ClaimedTurn, answer: Answer): TurnEnd {
+function turnEnd(turn: ClaimedTurn, answer: Answer, used: CallUsage): TurnEnd {
   const calls = answer.calls().map((call, index): TurnCall => {
     const type = builtInTool(call.name, turn.run.tools) ?? 'function'
     if (type === 'code_interpreter') turn.pushArguments(index, type, codeOf(call.arguments))
@@ -198,12 +235,11 @@ function turnEnd(turn: ClaimedTurn, answer: Answer): TurnEnd {
       output: wrong ?? null,
     }
   })
-  return {
-    content: answer.content(),
-    calls,
-    usage: answer.usage() ?? noUsage,
-    ...(answer.finishReason() === 'length' && { incomplete: 'max_completion_tokens' as const }),
-  }
+  const isCut = answer.finishReason() === 'length'
+  // Only what would need another model call meets the budget: an answer that is whole stays one.
+  const met = calls.length > 0 ? metBudget(turn.run, turn.spent, used.usage) : undefined
+  const incomplete = isCut ? 'max_completion_tokens' : met
+  return { content: answer.content(), calls, used, isCut, incomplete }
 }
 
 /** A call that cannot be carried out is answered at once: the model sees what was wrong and may mend it. */
@@ -224,14 +260,20 @@ function filtered(): ProviderError {
 }
 
 /** What Temporal is told: provider errors by their own rules, a wrong model name for good, and the rest again. */
-async function asFailure(error: unknown, turn: ClaimedTurn, attempt: number): Promise<unknown> {
+async function asFailure(
+  error: unknown,
+  turn: ClaimedTurn,
+  attempt: number,
+  used: CallUsage | undefined,
+): Promise<unknown> {
   if (error instanceof ProviderError) {
     const remainingMs = turn.run.expires_at.getTime() - Date.now()
     const { temporal, told } = failureOf(error, { number: attempt, remainingMs })
-    await turn.keepFailure(told)
+    await turn.keepFailure(told, used)
     return temporal
   }
   if (error instanceof UnknownModelError) {
+    await turn.keepFailure({ code: 'invalid_prompt', message: error.message })
     return ApplicationFailure.nonRetryable(error.message, 'invalid_prompt', error)
   }
   return error

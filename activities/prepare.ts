@@ -5,6 +5,15 @@ import type { ClaimedTurn } from '../store/turns.ts'
 import type { ChatCompletionCreateParamsStreaming as ChatRequest } from '../wire/openai.ts'
 import { chatRequest } from './prompt.ts'
 
+/** What is asked of the model in a turn, or the limit of the run that leaves no room to ask. */
+export type Prepared =
+  | {
+      request: ChatRequest
+      /** About how many tokens the prompt has; counted when it is called for, piece by piece. */
+      promptTokens(): Promise<number>
+    }
+  | { incomplete: 'max_prompt_tokens' | 'max_completion_tokens' }
+
 /** How many of the newest messages of a thread are looked at; more than any context holds. */
 const threadWindow = 2000
 
@@ -13,10 +22,11 @@ export async function prepare(
   store: Store,
   { run, number }: ClaimedTurn,
   route: ModelRoute,
-): Promise<{ request: ChatRequest }> {
+): Promise<Prepared> {
   const thread = await store.messages.newest(run, windowOf(run))
   const own = number === 0 ? { messages: [], calls: [] } : await store.messages.ofRun(run.id)
-  return { request: chatRequest({ run, route, turn: number, thread, own }) }
+  const request = chatRequest({ run, route, turn: number, thread, own })
+  return { request, promptTokens: async () => Math.ceil(JSON.stringify(request).length / 4) }
 }
 
 function windowOf({ truncation_strategy: { type, last_messages: n } }: RunRow): number {

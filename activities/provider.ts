@@ -55,7 +55,7 @@ export function createProvider(idleTimeoutMs: number): Provider {
         if (idle.signal.aborted) throw new Error('aborted')
       } catch (error) {
         if (signal.aborted) return
-        throw idle.signal.aborted ? silence(idleTimeoutMs) : providerError(error)
+        throw idle.signal.aborted ? silence(idleTimeoutMs, route) : providerError(error, route)
       } finally {
         clearTimeout(timer)
       }
@@ -124,36 +124,63 @@ export function cutAnswer(): ProviderError {
   })
 }
 
-function silence(idleTimeoutMs: number): ProviderError {
+function silence(idleTimeoutMs: number, route: ModelRoute): ProviderError {
   return new ProviderError({
-    message: `The model was silent for ${idleTimeoutMs / 1000} s.`,
+    message: `${modelAt(route)} was silent for ${idleTimeoutMs / 1000} s.`,
     code: 'server_error',
     retryable: true,
   })
 }
 
-function providerError(error: unknown): ProviderError {
+function providerError(error: unknown, route: ModelRoute): ProviderError {
   if (error instanceof APIError && error.status !== undefined) {
-    return httpError(error, error.status)
+    return httpError(error, error.status, route)
   }
-  const reason = error instanceof APIConnectionError ? (error.cause ?? error) : error
-  const said = reason instanceof Error ? reason.message : String(reason)
+  const isConnection = error instanceof APIConnectionError
+  if (error instanceof APIError && !isConnection) {
+    return new ProviderError({
+      message: `${modelAt(route)} broke off: ${detailOf(error)}`,
+      summary: `${modelAt(route)} broke off with an error.`,
+      code: 'server_error',
+      retryable: true,
+      cause: error,
+    })
+  }
+  const reason = isConnection ? (error.cause ?? error) : error
+  const failed = `The connection to ${modelAt(route, 'the')} failed`
+  // Of an address that cannot be used, the whole is told.
+  const said = rootOf(reason).replaceAll(route.baseUrl, new URL(route.baseUrl).host)
   return new ProviderError({
-    message: `The connection to the model failed: ${said}.`,
-    summary: 'The connection to the model failed.',
+    message: `${failed}: ${said}.`,
+    summary: `${failed}.`,
     code: 'server_error',
     retryable: true,
     cause: error,
   })
 }
 
-function httpError(error: APIError, status: number): ProviderError {
+/** With several providers people must see which it was. Only the host: a path or a user may be a secret. */
+function modelAt({ upstreamName, baseUrl }: ModelRoute, article = 'The'): string {
+  return `${article} model '${upstreamName}' at ${new URL(baseUrl).host}`
+}
+
+/** What lies below "fetch failed": a refused connection, a name that is not known, a certificate. */
+function rootOf(reason: unknown): string {
+  if (!(reason instanceof Error)) return String(reason)
+  const [first]: unknown[] = reason instanceof AggregateError ? reason.errors : []
+  const below = reason.cause ?? first
+  if (below instanceof Error) return rootOf(below)
+  const code = 'code' in reason && typeof reason.code === 'string' ? reason.code : ''
+  return code === '' || reason.message.includes(code) ? reason.message : `${reason.message} (${code})`
+}
+
+function httpError(error: APIError, status: number, route: ModelRoute): ProviderError {
   const headers = error.headers
   const requestId = headers?.get('x-request-id')
   const from = requestId ? `${status}, request ${requestId}` : `${status}`
   return new ProviderError({
-    message: `The model's provider answered ${from}: ${detailOf(error)}`,
-    summary: `The model's provider answered ${from}.`,
+    message: `${modelAt(route)} answered ${from}: ${detailOf(error)}`,
+    summary: `${modelAt(route)} answered ${from}.`,
     code: codeOf(error, status),
     retryable: isRetryable(error, status, headers),
     retryAfterMs: retryAfterMs(headers),

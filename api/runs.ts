@@ -12,6 +12,7 @@ import { presentRun } from '../wire/present/run.ts'
 import { isSettled } from '../wire/run-status.ts'
 import type { ApiDeps } from './app.ts'
 import { bodyOf, pathId, readBody, type Context, type State } from './context.ts'
+import { inspectedRun } from './inspection.ts'
 import { GetRunQuery, IncludeQuery, ListQuery } from './lists.schema.ts'
 import { newMessage } from './messages.ts'
 import { onClose, streamRun } from './run-stream.ts'
@@ -114,7 +115,9 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
     const isPoll = ctx.get('x-stainless-poll-helper') === 'true'
     const { wait: waitS } = parseQuery(GetRunQuery, ctx.query)
     const ms = waitS === undefined ? (isPoll ? holdMs : 0) : waitS * 1000
-    answer(ctx, ms > 0 ? await findSettled(ctx, ms) : await find(ctx))
+    const run = ms > 0 ? await findSettled(ctx, ms) : await find(ctx)
+    answer(ctx, run)
+    ctx.body = await inspectedRun(store, run.id)
   }
 
   async function list(ctx: Context): Promise<void> {

@@ -102,7 +102,7 @@ export function createDelivery(
       modelAttempts: options.modelAttempts,
       maxSteps: Math.min(run.max_steps ?? options.maxSteps, options.maxSteps),
       model: run.model,
-      fallbackModels: run.fallback_models,
+      fallbackModels: [...new Set(run.fallback_models)].filter((name) => name !== run.model),
     }
     await client.workflow.start(assistantRunType, {
       workflowId: run.id,

@@ -4,6 +4,7 @@ import { settlePlace } from './blob-place.ts'
 import { noBlobs, type Blobs } from './blobs.ts'
 import { createAssistantFiles, type AssistantFiles } from './assistant-files.ts'
 import { createAssistants, type Assistants } from './assistants.ts'
+import { createContext, type ContextStore } from './context.ts'
 import { openDb, type Db } from './db.ts'
 import { openEventLog, type EventLog } from './events.ts'
 import { createFiles, type Files } from './files.ts'
@@ -17,6 +18,7 @@ import { createOutbox, type Outbox } from './outbox.ts'
 import type { MessageRow, RunRow, RunStepRow, ToolCallRow } from './rows.ts'
 import { createPassedObjects, type PassedObjects } from './passed-objects.ts'
 import { createPassedUsage, type PassedUsage } from './passed-usage.ts'
+import { createInspection, type Inspections } from './inspection.ts'
 import { createRuns, type Runs } from './runs.ts'
 import { listPage, type ListQuery, type Rows } from './lists.ts'
 import { createExports, type Exports } from './export.ts'
@@ -40,8 +42,11 @@ export interface Store extends AsyncDisposable {
   uploads: Uploads
   messages: Omit<Objects<MessageRow>, 'create'> & Messages
   runs: Omit<Objects<RunRow>, 'create'> & Runs
+  inspection: Inspections
   steps: Steps
   turns: Turns
+  /** What prompts are made of. */
+  context: ContextStore
   toolCalls: ToolCalls
   events: EventLog
   outbox: Outbox
@@ -83,6 +88,7 @@ export async function openStore(options: {
     db,
     events,
     turns,
+    context: createContext(db),
     keys: createKeys(db),
     assistants: createAssistants(db, createObjects(db, models.assistants)),
     assistantFiles: createAssistantFiles(db),
@@ -97,6 +103,7 @@ export async function openStore(options: {
     uploads: createUploads(db, ledger),
     messages: { ...createObjects(db, models.messages), ...createMessages(db) },
     runs: { ...createObjects(db, models.runs), ...createRuns(db, events, options.log) },
+    inspection: createInspection(db),
     steps: {
       list: (runId, query) =>
         listPage(db, models.runSteps, { run_id: runId, superseded: false }, query),

@@ -348,6 +348,10 @@ export interface TurnRow {
   model: string | null
   /** Those that were asked before it in this turn or in earlier ones, and did not answer. */
   failed_models: FailedModel[]
+  /** When the current attempt began; null before the first. */
+  begun_at: Date | null
+  /** When `failure` came about: later than `begun_at` while the next attempt is waited for. */
+  failed_at: Date | null
 }
 
 /** What must be known of a model call to say what it cost, should it be cut before the provider tells. */

@@ -4,18 +4,22 @@ import { presentMessage } from '../wire/present/message.ts'
 import { presentRun } from '../wire/present/run.ts'
 import { presentRunStep } from '../wire/present/run-step.ts'
 import type { TerminalStatus } from '../wire/run-status.ts'
+import { countCutCall, type CutCall } from './cut-call.ts'
 import type { Tx } from './db.ts'
 import type { EventLog } from './events.ts'
 import type { MessageRow, RunFailure, RunRow, RunStepRow, TurnRow } from './rows.ts'
 import { callsOf, moveRun } from './run-state.ts'
-import { usageOf } from './usage.ts'
+import { usageColumns, usageOf } from './usage.ts'
 
 /** How a run ends that no model turn has ended. */
 export interface RunEnd {
   status: Exclude<TerminalStatus, 'completed'>
   error?: RunFailure
-  incompleteReason?: 'max_prompt_tokens' | 'max_completion_tokens'
+  incompleteReason?: IncompleteReason
 }
+
+/** The limit that a run met. */
+export type IncompleteReason = 'max_prompt_tokens' | 'max_completion_tokens' | 'max_steps'
 
 /** The patch that every end of a run shares; it gives the thread's lock back. */
 export const released = { holds_lock: false, required_action: null } satisfies Partial<RunRow>
@@ -31,7 +35,9 @@ export async function endRun(
   { status, error, incompleteReason }: RunEnd,
 ): Promise<RunRow> {
   const now = new Date()
+  const cut = await countCutCall(tx, run)
   const closing = await closeOpenWork(tx, run, {
+    cut,
     messageReason: {
       cancelled: 'run_cancelled',
       expired: 'run_expired',
@@ -44,7 +50,7 @@ export async function endRun(
   })
   const ended = await moveRun(tx, run.id, status, {
     ...released,
-    usage: await usageOf(tx.sql, run.id),
+    ...usageColumns(await usageOf(tx.sql, run.id)),
     ...(status === 'cancelled' && { cancelled_at: now }),
     ...(status === 'failed' && { failed_at: now }),
     ...(status === 'incomplete' && { completed_at: now }),
@@ -57,16 +63,21 @@ export async function endRun(
   return ended
 }
 
-/** Temporal's history holds no more of a failure than its kind; the whole of it is kept with the turn. */
+/**
+ * Temporal's history holds no more of a failure than its kind; the whole of it is kept with the turn. Where the run fell back
+ * on other models, they are named.
+ */
 export async function inFull(tx: Tx, runId: string, how: RunEnd): Promise<RunEnd> {
-  if (how.status !== 'failed') return how
-  const [turn] = await tx.sql<Pick<TurnRow, 'failure'>>(
-    'SELECT failure FROM run_turns WHERE run_id = $1 ORDER BY turn DESC LIMIT 1',
+  if (how.status !== 'failed' || !how.error) return how
+  const [turn] = await tx.sql<Pick<TurnRow, 'failure' | 'model' | 'failed_models'>>(
+    'SELECT failure, model, failed_models FROM run_turns WHERE run_id = $1 ORDER BY turn DESC LIMIT 1',
     [runId],
   )
-  return turn?.failure && turn.failure.code === how.error?.code
-    ? { ...how, error: turn.failure }
-    : how
+  const error = turn?.failure?.code === how.error.code ? turn.failure : how.error
+  const before = (turn?.failed_models ?? []).map(({ model }) => `'${model}'`)
+  if (!turn || before.length === 0) return { ...how, error }
+  const tried = `The models tried were ${[...before, `'${turn.model}'`].join(', ')}.`
+  return { ...how, error: { ...error, message: `${error.message} ${tried}` } }
 }
 
 /** Closes the message and the steps that are in progress, and returns the events that say so. */
@@ -78,6 +89,8 @@ export async function closeOpenWork(
     stepStatus: Exclude<RunStepRow['status'], 'in_progress'>
     error?: RunFailure
     superseded: boolean
+    /** The call that is cut by this, if one is. */
+    cut?: CutCall | undefined
   },
 ): Promise<RunEvent[]> {
   const now = new Date()
@@ -102,12 +115,21 @@ export async function closeOpenWork(
   }
   const steps = await tx.sql<RunStepRow>(
     `UPDATE run_steps SET status = $2, superseded = $3, last_error = $4,
+       usage = CASE WHEN id = $6 THEN $7::jsonb ELSE usage END,
        completed_at = CASE WHEN $2 = 'completed' THEN $5::timestamptz END,
        cancelled_at = CASE WHEN $2 = 'cancelled' THEN $5::timestamptz END,
        failed_at = CASE WHEN $2 = 'failed' THEN $5::timestamptz END,
        expired_at = CASE WHEN $2 = 'expired' THEN $5::timestamptz END
      WHERE run_id = $1 AND status = 'in_progress' RETURNING *`,
-    [run.id, how.stepStatus, how.superseded, stepError(how), now],
+    [
+      run.id,
+      how.stepStatus,
+      how.superseded,
+      stepError(how),
+      now,
+      how.cut?.stepId,
+      how.cut && JSON.stringify(how.cut.usage),
+    ],
   )
   for (const step of steps) {
     const calls = await callsOf(tx.sql, step)

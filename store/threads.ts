@@ -1,3 +1,4 @@
+import { countCutCall } from './cut-call.ts'
 import type { Db } from './db.ts'
 import type { EventLog } from './events.ts'
 import { rememberGone } from './gone.ts'
@@ -43,12 +44,16 @@ export function createThreads(db: Db, events: EventLog, objects: Objects<ThreadR
       db.tx(async (tx) => {
         await lockThread(tx, projectId, id)
         // The locks of its runs come before their rows, as everywhere: a turn may be writing.
-        const running = await tx.sql<Pick<RunRow, 'id'>>(
-          `SELECT s.run_id AS id FROM run_streams s JOIN runs r ON r.id = s.run_id
+        const running = await tx.sql<RunRow>(
+          `SELECT r.* FROM run_streams s JOIN runs r ON r.id = s.run_id
            WHERE r.thread_id = $1 AND NOT s.closed ORDER BY s.run_id FOR UPDATE OF s`,
           [id],
         )
-        for (const run of running) await events.tellControl(tx, run.id)
+        for (const run of running) {
+          // What it used until now would go with its turns.
+          await countCutCall(tx, run)
+          await events.tellControl(tx, run.id)
+        }
         await tx.sql(
           `WITH deleted AS (DELETE FROM threads WHERE id = $1 RETURNING *) ${rememberGone('threads')}`,
           [id],

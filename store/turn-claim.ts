@@ -1,24 +1,27 @@
 import { runEvent, type RunEvent } from '../wire/events.ts'
 import { presentRun } from '../wire/present/run.ts'
 import { isTerminal } from '../wire/run-status.ts'
+import { countCutCall } from './cut-call.ts'
 import type { Tx } from './db.ts'
 import type { EventLog } from './events.ts'
-import type { RunRow, RunStepRow, TurnResult, TurnRow, Usage } from './rows.ts'
+import type { RunRow, RunStepRow, TurnResult, TurnRow } from './rows.ts'
 import { closeOpenWork } from './run-end.ts'
 import { completeStep, lockRun, moveRun } from './run-state.ts'
 import type { Claim, WantedTurn } from './turns.ts'
-import { noUsage, usageOf } from './usage.ts'
+import { nothingUsed, usageOf, type CountedUsage } from './usage.ts'
 
 export type ClaimedRow =
   | Exclude<Claim, { kind: 'claimed' }>
-  | { kind: 'claimed'; run: RunRow; row: TurnRow; lastSeq: number; spent: Usage }
+  | { kind: 'claimed'; run: RunRow; row: TurnRow; lastSeq: number; spent: CountedUsage }
 
 export async function claimTurn(tx: Tx, events: EventLog, wanted: WantedTurn): Promise<ClaimedRow> {
   const run = await lockRun(tx, wanted.runId)
   if (!run) return { kind: 'stopped', status: 'gone' }
   const [row] = await tx.sql<TurnRow & { last_seq: number }>(
-    `INSERT INTO run_turns (run_id, turn, generation_id, model) VALUES ($1, $2, $3, $4)
-     ON CONFLICT (run_id, turn) DO UPDATE SET fence = run_turns.fence + 1, model = excluded.model
+    `INSERT INTO run_turns (run_id, turn, generation_id, model, begun_at, failed_models)
+     VALUES ($1, $2, $3, $4, clock_timestamp(),
+       coalesce((SELECT failed_models FROM run_turns WHERE run_id = $1 AND turn = $2 - 1), '[]'))
+     ON CONFLICT (run_id, turn) DO UPDATE SET fence = run_turns.fence + 1, begun_at = excluded.begun_at
      RETURNING *, (SELECT last_seq FROM run_streams WHERE run_id = $1)`,
     [wanted.runId, wanted.turn, wanted.generationId, wanted.model],
   )
@@ -28,8 +31,10 @@ export async function claimTurn(tx: Tx, events: EventLog, wanted: WantedTurn): P
     return { kind: 'stopped', status: run.status }
   }
   if (row.result) return { kind: 'done', result: await resultNow(tx, row.result) }
+  await askModel(tx, row, wanted.model)
   const said: RunEvent[] = []
   if (row.emitted) {
+    const cut = await countCutCall(tx, run)
     said.push(
       ...(await closeOpenWork(tx, run, {
         messageReason: 'run_failed',
@@ -39,10 +44,11 @@ export async function claimTurn(tx: Tx, events: EventLog, wanted: WantedTurn): P
           message: 'The worker was replaced; the turn is written anew.',
         },
         superseded: true,
+        cut,
       })),
     )
     await tx.sql(
-      `UPDATE run_turns SET emitted = false, generation = generation + 1 WHERE run_id = $1 AND turn = $2`,
+      `UPDATE run_turns SET emitted = false, call = NULL, generation = generation + 1 WHERE run_id = $1 AND turn = $2`,
       [run.id, wanted.turn],
     )
     row.generation += 1
@@ -57,8 +63,26 @@ export async function claimTurn(tx: Tx, events: EventLog, wanted: WantedTurn): P
   }
   if (said.length > 0) await events.append(tx, run.id, said)
   const isFirst = row.turn + row.generation === 0
-  const spent = isFirst ? noUsage : await usageOf(tx.sql, run.id)
+  const spent = isFirst ? nothingUsed : await usageOf(tx.sql, run.id)
   return { kind: 'claimed', run: current, row, lastSeq: row.last_seq + said.length, spent }
+}
+
+/** Where another model is asked than before, keeps that the one before has failed, and why. */
+async function askModel(tx: Tx, row: TurnRow, model: string): Promise<void> {
+  // A workflow that begins anew asks them in order again.
+  const asked = row.failed_models.findIndex((failed) => failed.model === model)
+  if (asked < 0 && (row.model === null || row.model === model)) return
+  const failure = row.failure ?? { code: 'server_error', message: 'The model did not answer.' }
+  row.failed_models =
+    asked < 0
+      ? [...row.failed_models, { model: row.model ?? '', ...failure }]
+      : row.failed_models.slice(0, asked)
+  row.model = model
+  row.failure = null
+  await tx.sql(
+    `UPDATE run_turns SET model = $3, failed_models = $4, failure = NULL WHERE run_id = $1 AND turn = $2`,
+    [row.run_id, row.turn, model, JSON.stringify(row.failed_models)],
+  )
 }
 
 /** A workflow that begins again meets results whose consequences have come about: outputs may be there by now. */

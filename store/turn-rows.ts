@@ -18,7 +18,7 @@ import { moveRun } from './run-state.ts'
 import { insert } from './sql.ts'
 import { requireAction } from './tool-outputs.ts'
 import type { TurnEnd } from './turns.ts'
-import { usageOf } from './usage.ts'
+import { usageColumns, type CountedUsage } from './usage.ts'
 
 export async function insertStep(
   tx: Tx,
@@ -114,7 +114,10 @@ export async function keepCalls(
       runs_on: call.runsOn,
     })),
   )
-  await tx.sql('UPDATE run_steps SET usage = $2 WHERE id = $1', [stepId, JSON.stringify(end.usage)])
+  await tx.sql('UPDATE run_steps SET usage = $2 WHERE id = $1', [
+    stepId,
+    JSON.stringify(end.used.usage),
+  ])
   if (end.incomplete) return { kind: 'ended', status: 'incomplete' }
   const open = end.calls.filter(({ output }) => output === null)
   const ours = open.filter(({ runsOn }) => runsOn === 'server')
@@ -131,9 +134,10 @@ export async function keepCalls(
 export async function settleRun(
   tx: Tx,
   current: RunRow,
-  row: TurnRow,
   outcome: TurnResult,
   end: TurnEnd,
+  /** By all calls of the run, with this one. */
+  used: CountedUsage,
 ): Promise<RunEvent[]> {
   switch (outcome.kind) {
     case 'tools':
@@ -151,8 +155,7 @@ export async function settleRun(
         : []
       const ended = await moveRun(tx, current.id, status, {
         ...released,
-        // Most runs are one call of the model: then it is known what they used.
-        usage: row.turn + row.generation === 0 ? end.usage : await usageOf(tx.sql, current.id),
+        ...usageColumns(used),
         completed_at: new Date(),
         ...(end.incomplete && { incomplete_reason: end.incomplete }),
       })

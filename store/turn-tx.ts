@@ -3,7 +3,7 @@ import { isTerminal } from '../wire/run-status.ts'
 import { isConnectionError, type Db, type Tx } from './db.ts'
 import { FencedError, type TurnDeltas } from './delta-writer.ts'
 import type { EventLog } from './events.ts'
-import type { RunRow, RunStepRow, TurnResult, TurnRow } from './rows.ts'
+import type { ModelCall, RunRow, RunStepRow, TurnResult, TurnRow } from './rows.ts'
 
 /** How long a Postgres that went away is waited for before the turn is given up, to be attempted again later. */
 const outageMs = 30_000
@@ -19,10 +19,11 @@ export interface FencedTurn extends Parts {
   deltas: TurnDeltas
 }
 
-/** A change that clients see: from now on a repetition must use new ids. */
+/** A change that clients see: from now on a repetition must use new ids, and the call is counted whatever becomes of it. */
 export async function structural(
   turn: FencedTurn,
   stepId: RunStepRow['id'],
+  call: ModelCall,
   work: (tx: Tx) => Promise<RunEvent[]>,
 ): Promise<void> {
   await inTurn(turn, async ({ tx, current, emitted, pending, retried }) => {
@@ -33,10 +34,10 @@ export async function structural(
     }
     const events = await work(tx)
     if (!emitted) {
-      await tx.sql('UPDATE run_turns SET emitted = true WHERE run_id = $1 AND turn = $2', [
-        turn.run.id,
-        turn.row.turn,
-      ])
+      await tx.sql(
+        'UPDATE run_turns SET emitted = true, call = $3 WHERE run_id = $1 AND turn = $2',
+        [turn.run.id, turn.row.turn, JSON.stringify(call)],
+      )
     }
     await append(turn, tx, [...pending, ...events])
   })

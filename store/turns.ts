@@ -10,6 +10,7 @@ import type { EventLog } from './events.ts'
 import type {
   ContentPart,
   MessageRow,
+  ModelCall,
   RunFailure,
   RunRow,
   RunStepRow,
@@ -18,7 +19,7 @@ import type {
   TurnRow,
   Usage,
 } from './rows.ts'
-import { endRun, type RunEnd } from './run-end.ts'
+import { endRun, type IncompleteReason, type RunEnd } from './run-end.ts'
 import { lockRun } from './run-state.ts'
 import { insert } from './sql.ts'
 import { requireAction } from './tool-outputs.ts'
@@ -32,7 +33,7 @@ import {
   stepBegins,
 } from './turn-rows.ts'
 import { append, ending, outlasting, structural, type Parts } from './turn-tx.ts'
-import { insertUsage } from './usage.ts'
+import { insertUsage, sumOfUsage, type CallUsage, type CountedUsage } from './usage.ts'
 
 /** One model turn of a run, written so that it may be attempted twice and happens once. */
 export interface Turns extends AsyncDisposable {
@@ -72,21 +73,24 @@ export interface ClaimedTurn extends Disposable {
   lost: AbortSignal
   /** The id of the turn's call at this position. */
   callId(index: number): ToolCallRow['id']
-  /** Makes the step and the message that the model has begun to write. */
-  openMessage(): Promise<void>
+  /** Makes the step and the message that the model has begun to write. `call` is kept, in case it is cut. */
+  openMessage(call: ModelCall): Promise<void>
   /** Makes the step that holds the tool calls of this turn. */
-  openToolStep(): Promise<void>
+  openToolStep(call: ModelCall): Promise<void>
   pushText(index: number, type: 'text' | 'refusal', text: string, first: boolean): void
   pushCall(index: number, call: Pick<TurnCall, 'id' | 'type' | 'name'>): void
   pushArguments(index: number, type: TurnCall['type'], text: string): void
   /** Resolves once clients can read all that was pushed: before an attempt that failed leaves its message to the next. */
   written(): Promise<void>
-  /** Keeps why this attempt failed: should it be the last, the run's `last_error` says so. */
-  keepFailure(failure: RunFailure): Promise<void>
+  /**
+   * Keeps why this attempt failed: should it be the last, the run's `last_error` says so. And what it used, where the
+   * provider has told it all the same.
+   */
+  keepFailure(failure: RunFailure, used?: CallUsage): Promise<void>
   /** Keeps what the model has said, as its result and for ever; ends the run where nothing is left to do. */
   commit(end: TurnEnd): Promise<TurnResult>
-  /** Ends the run in the middle of the turn: cancelled, or past its deadline. Counts what was used so far. */
-  stop(how: RunEnd, usage: Usage | undefined): Promise<TurnResult>
+  /** Ends the run in the middle of the turn: cancelled, past its deadline, or at one of its limits. Counts what was used. */
+  stop(how: RunEnd, used: CallUsage | undefined): Promise<TurnResult>
 }
 
 export interface TurnCall {
@@ -102,9 +106,11 @@ export interface TurnCall {
 export interface TurnEnd {
   content: ContentPart[]
   calls: TurnCall[]
-  usage: Usage
-  /** Set where the model was cut short by a limit: the run ends as incomplete. */
-  incomplete?: 'max_prompt_tokens' | 'max_completion_tokens'
+  used: CallUsage
+  /** Whether a limit cut the model short in the middle of its message. */
+  isCut: boolean
+  /** Set where a limit is met: the run ends as incomplete. */
+  incomplete?: IncompleteReason | undefined
 }
 
 export function createTurns(db: Db, events: EventLog, log: Logger): Turns {
@@ -130,7 +136,7 @@ export function createTurns(db: Db, events: EventLog, log: Logger): Turns {
 
 function claimedTurn(
   parts: Parts,
-  { run, row, spent }: { run: RunRow; row: TurnRow; spent: Usage },
+  { run, row, spent }: { run: RunRow; row: TurnRow; spent: CountedUsage },
   deltas: TurnDeltas,
 ): ClaimedTurn {
   // Ids follow from the generation, so that an attempt which nobody has seen is repeated under the same ids.
@@ -146,12 +152,12 @@ function claimedTurn(
     run,
     number: row.turn,
     model: row.model ?? run.model,
-    spent,
+    spent: spent.usage,
     lost: deltas.lost,
     callId: (index) => idOf('call', 10 + index),
-    async openMessage() {
+    async openMessage(call) {
       opened.message = true
-      await structural(fenced, messageStepId, async (tx) => {
+      await structural(fenced, messageStepId, call, async (tx) => {
         const step = await insertStep(tx, run, row, {
           id: messageStepId,
           type: 'message_creation',
@@ -182,9 +188,9 @@ function claimedTurn(
         ]
       })
     },
-    async openToolStep() {
+    async openToolStep(call) {
       opened.tools = true
-      await structural(fenced, toolStepId, async (tx) =>
+      await structural(fenced, toolStepId, call, async (tx) =>
         stepBegins(run, await insertStep(tx, run, row, { id: toolStepId, type: 'tool_calls' })),
       )
     },
@@ -198,36 +204,42 @@ function claimedTurn(
       deltas.push({ of: 'arguments', stepId: toolStepId, index, type, text })
     },
     written: () => deltas.written(),
-    async keepFailure(failure) {
+    async keepFailure(failure, used) {
       await outlasting(() =>
-        parts.db.sql(
-          'UPDATE run_turns SET failure = $4 WHERE run_id = $1 AND turn = $2 AND fence = $3',
-          [run.id, row.turn, row.fence, JSON.stringify(failure)],
-        ),
+        parts.db.tx(async (tx) => {
+          // A call that was counted is a generation of its own, even where clients saw nothing of it.
+          const [kept] = await tx.sql(
+            `UPDATE run_turns SET failure = $4, failed_at = clock_timestamp(), emitted = emitted OR $5
+             WHERE run_id = $1 AND turn = $2 AND fence = $3 RETURNING turn`,
+            [run.id, row.turn, row.fence, JSON.stringify(failure), used !== undefined],
+          )
+          if (kept && used) await insertUsage(tx, run, row, used)
+        }),
       )
     },
     async commit(end) {
       return ending(fenced, async (tx, current, pending) => {
-        await insertUsage(tx, run, row, end.usage)
+        await insertUsage(tx, run, row, end.used)
         const said: RunEvent[] = [...pending]
-        const incomplete = end.incomplete ? 'max_tokens' : null
+        const { usage } = end.used
         if (opened.message) {
           said.push(
-            await finishMessage(tx, messageId, end.content, incomplete),
-            ...(await finishStep(tx, run, messageStepId, end.calls.length > 0 ? null : end.usage)),
+            await finishMessage(tx, messageId, end.content, end.isCut ? 'max_tokens' : null),
+            ...(await finishStep(tx, run, messageStepId, end.calls.length > 0 ? null : usage)),
           )
         }
         const outcome = opened.tools
           ? await keepCalls(tx, run, row, toolStepId, end)
           : ({ kind: 'ended', status: end.incomplete ? 'incomplete' : 'completed' } as const)
-        said.push(...(await settleRun(tx, current, row, outcome, end)))
+        // Nobody else counts for this run while the turn is ours, so the sum need not be asked for.
+        said.push(...(await settleRun(tx, current, outcome, end, sumOfUsage(spent, end.used))))
         await append(fenced, tx, said, { last: outcome.kind === 'ended' })
         return outcome
       })
     },
-    async stop(how, usage) {
+    async stop(how, used) {
       return ending(fenced, async (tx, current, pending) => {
-        if (usage) await insertUsage(tx, run, row, usage)
+        if (used) await insertUsage(tx, run, row, used)
         // Before the message is put together from the log.
         if (pending.length > 0) await append(fenced, tx, pending)
         const ended = await endRun(tx, parts.events, current, how)

@@ -36,6 +36,11 @@ const noQuirks = {
   no_parallel_tool_calls: false,
   no_stream_options: false,
   max_tokens_name: 'max_completion_tokens',
+  system_role: 'system',
+  no_tool_choice: false,
+  no_strict: false,
+  no_response_format: false,
+  no_images: false,
 }
 
 describe('an upstream alone', () => {
@@ -48,6 +53,7 @@ describe('an upstream alone', () => {
       apiKey: 'sk-a',
       upstreamName: 'whatever',
       contextSize: 128_000,
+      price: null,
       quirks: noQuirks,
     })
   })
@@ -106,6 +112,7 @@ describe('a file', () => {
       apiKey: 'none',
       upstreamName: 'llama3',
       contextSize: 128_000,
+      price: null,
       quirks: noQuirks,
     })
     expect(await models.resolve('gpt-4o')).toEqual({
@@ -113,6 +120,7 @@ describe('a file', () => {
       apiKey: 'sk-file',
       upstreamName: 'deployment-7',
       contextSize: 8000,
+      price: null,
       quirks: { ...noQuirks, max_tokens_name: 'max_tokens', no_stream_options: true },
     })
   })

@@ -89,6 +89,30 @@ export function contentOf(deltas: { data: string }[]): ContentPart[] {
   return parts.filter((part) => part !== undefined)
 }
 
+/** What a delta of ours shows of what a model wrote: its text, names of functions and arguments. */
+export function textIn(data: string): string {
+  // As above.
+  const { delta } = JSON.parse(data) as { delta: WireDelta }
+  const parts = (delta.content ?? []).map((part) =>
+    part.type === 'text' ? part.text.value : part.refusal,
+  )
+  const calls = (delta.step_details?.tool_calls ?? []).map(
+    (call) =>
+      `${call.function?.name ?? ''}${call.function?.arguments ?? ''}${call.code_interpreter?.input ?? ''}`,
+  )
+  return [...parts, ...calls].join('')
+}
+
+interface WireDelta {
+  content?: WireContent[]
+  step_details?: {
+    tool_calls: {
+      function?: { name?: string; arguments?: string }
+      code_interpreter?: { input?: string }
+    }[]
+  }
+}
+
 type WireContent =
   | { index: number; type: 'text'; text: { value: string; annotations?: [] } }
   | { index: number; type: 'refusal'; refusal: string }

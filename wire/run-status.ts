@@ -1,6 +1,7 @@
 /** The status machine of a Run: the only list of which status may follow which (spec section 3). */
 const following = {
-  queued: ['in_progress', 'cancelling', 'cancelled', 'expired', 'failed'],
+  // Incomplete: outputs were handed in, and no model turn is left to read them.
+  queued: ['in_progress', 'incomplete', 'cancelling', 'cancelled', 'expired', 'failed'],
   in_progress: [
     'requires_action',
     'completed',

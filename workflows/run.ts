@@ -7,6 +7,7 @@ import {
   isCancellation,
   setCurrentDetails,
   setHandler,
+  sleep,
   TimeoutFailure,
   upsertSearchAttributes,
   uuid4,
@@ -14,7 +15,7 @@ import {
 } from '@temporalio/workflow'
 
 import type { RunEnd, TurnResult } from '../activities/index.ts'
-import { workerLost } from '../wire/failures.ts'
+import { modelFailures, workerLost } from '../wire/failures.ts'
 import { modelPolicy, rows, toolPolicy } from './activities.ts'
 import { cancelRequested, toolOutputsSubmitted, type RunInput } from './messages.ts'
 
@@ -47,13 +48,18 @@ export async function assistantRun(input: RunInput): Promise<string> {
 }
 
 async function takeTurns(
-  input: RunInput,
+  given: RunInput,
   submitted: Set<string>,
 ): Promise<RunEnd | { ended: string }> {
+  const outputsOf = patience(given, submitted)
+  let input = given
   for (let turn = input.turn ?? 0; ; turn += 1) {
-    if (turn >= input.maxSteps) return tooManySteps(input.maxSteps)
+    if (turn >= input.maxSteps) return { status: 'incomplete', incompleteReason: 'max_steps' }
     setCurrentDetails(`Turn ${turn + 1}: the model is writing.`)
-    const result = await takeTurn(input, turn)
+    const taken = await takeTurn(input, turn)
+    // A model that did not answer is not asked again.
+    input = taken.input
+    const { result } = taken
     if (result.kind === 'ended') return { ended: result.status }
 
     if (result.kind === 'tools') {
@@ -63,14 +69,51 @@ async function takeTurns(
     if (result.kind === 'requires_action' || result.waitsForClient) {
       setCurrentDetails(`Turn ${turn + 1}: waiting for the client to submit tool outputs.`)
       upsertSearchAttributes({ RunStatus: ['requires_action'] })
-      const answered = await condition(() => submitted.has(result.stepId), remainingMs(input))
-      if (!answered) return { status: 'expired' }
+      if (!(await outputsOf(result.stepId))) return { status: 'expired' }
       upsertSearchAttributes({ RunStatus: [] })
     }
     if (workflowInfo().continueAsNewSuggested) {
       await continueAsNew<typeof assistantRun>({ ...input, turn: turn + 1 })
     }
   }
+}
+
+/**
+ * Waits for the outputs of a step; false when the run is past its deadline. All waits of a run share one timer, for each
+ * costs as much as an activity. It begins with the first, so that a run without functions has none.
+ */
+function patience(input: RunInput, submitted: Set<string>): (stepId: string) => Promise<boolean> {
+  let overdue = false
+  let timer: Promise<void> | undefined
+  return async (stepId) => {
+    timer ??= sleep(remainingMs(input)).then(
+      () => void (overdue = true),
+      // A cancel stops it, between two waits too: then nobody is there to hear of it.
+      () => {},
+    )
+    await condition(() => overdue || submitted.has(stepId))
+    return submitted.has(stepId)
+  }
+}
+
+/** A model turn by the first model that answers: the input is the run's from then on. */
+async function takeTurn(
+  input: RunInput,
+  turn: number,
+): Promise<{ result: TurnResult; input: RunInput }> {
+  try {
+    return { result: await askModel(input, turn), input }
+  } catch (error) {
+    const [model, ...fallbackModels] = input.fallbackModels
+    if (model === undefined || !isOfModel(error)) throw error
+    return takeTurn({ ...input, model, fallbackModels }, turn)
+  }
+}
+
+/** Whether the model, or its provider, is why the activity failed: not a cancel, the deadline or a worker. */
+function isOfModel(error: unknown): boolean {
+  const cause = error instanceof ActivityFailure ? error.cause : undefined
+  return cause instanceof ApplicationFailure && modelFailures.includes(cause.type ?? '')
 }
 
 /** How many workers may vanish under one turn: a run that takes them down must not do so for ever. */
@@ -80,7 +123,7 @@ const maxWorkersLost = 10
  * One model turn, begun again where its worker vanished. Scheduled anew it starts eagerly, on the worker that has just
  * answered; a retry by the server could be handed to one that is frozen and still seems to wait for work.
  */
-async function takeTurn(input: RunInput, turn: number): Promise<TurnResult> {
+async function askModel(input: RunInput, turn: number): Promise<TurnResult> {
   const generationId = uuid4()
   for (let lost = 1; ; lost += 1) {
     const model = modelPolicy(remainingMs(input), input.modelAttempts)
@@ -127,11 +170,6 @@ function finish(status: string): string {
 
 function remainingMs(input: RunInput): number {
   return Math.max(1, input.expiresAt - Date.now())
-}
-
-function tooManySteps(maxSteps: number): RunEnd {
-  const message = `The run took more than ${maxSteps} model turns (RUN_MAX_STEPS).`
-  return { status: 'failed', error: { code: 'server_error', message } }
 }
 
 /** What a failed activity means for the run. */

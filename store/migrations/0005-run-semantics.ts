@@ -38,7 +38,9 @@ export async function up({ context }: { context: Migrating }): Promise<void> {
     ALTER TABLE run_turns
       ADD COLUMN call jsonb,
       ADD COLUMN model text,
-      ADD COLUMN failed_models jsonb NOT NULL DEFAULT '[]';
+      ADD COLUMN failed_models jsonb NOT NULL DEFAULT '[]',
+      ADD COLUMN begun_at timestamptz,
+      ADD COLUMN failed_at timestamptz;
     ALTER TABLE run_steps
       ADD COLUMN model text,
       ADD COLUMN failed_models jsonb NOT NULL DEFAULT '[]';

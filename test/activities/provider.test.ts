@@ -147,12 +147,33 @@ describe('what is tried again, and what is not', () => {
     await expect(stream[Symbol.asyncIterator]().next()).rejects.toMatchObject({
       name: 'ProviderError',
       ...theirs,
-      message: expect.stringContaining('connection'),
+      message: `The connection to the model 'upstream-m' at ${hostOf(gone)} failed: connect ECONNREFUSED ${hostOf(gone)}.`,
+      summary: `The connection to the model 'upstream-m' at ${hostOf(gone)} failed.`,
     })
   })
 
+  test('an endpoint whose name nobody knows', async () => {
+    const route = aRoute({ baseUrl: 'http://models.invalid/v1' })
+    const stream = createProvider(10_000).stream(route, request, never)
+    await expect(stream[Symbol.asyncIterator]().next()).rejects.toMatchObject({
+      ...theirs,
+      message: expect.stringMatching(
+        /^The connection to the model 'upstream-m' at models\.invalid failed: .*models\.invalid\.$/,
+      ),
+    })
+  })
+
+  test('an address that cannot be used, which is not told', async () => {
+    const route = aRoute({ baseUrl: 'http://user:secret@models.example/secret/v1' })
+    const stream = createProvider(10_000).stream(route, request, never)[Symbol.asyncIterator]()
+    const error: unknown = await stream.next().catch((reason: unknown) => reason)
+    expect(error).toMatchObject(theirs)
+    expect(String(error)).toContain("'upstream-m' at models.example failed")
+    expect(String(error)).not.toContain('secret')
+  })
+
   test('a model that says nothing at all, or nothing more', async () => {
-    const silent = { ...theirs, message: 'The model was silent for 0.2 s.' }
+    const silent = { ...theirs, message: expect.stringContaining(' was silent for 0.2 s.') }
     expect(await errorOf(silence(), 200)).toMatchObject(silent)
     expect(await errorOf(stallAfter(1, ['One', ' two']), 200)).toMatchObject(silent)
   })
@@ -167,7 +188,9 @@ describe('what is said of an error', () => {
   test('is what the provider said, from whom, and under which id', async () => {
     const headers = { 'x-request-id': 'req_upstream' }
     const { message } = await errorOf(fail(400, { message: 'No such thing', code: 'x' }, headers))
-    expect(message).toBe("The model's provider answered 400, request req_upstream: No such thing.")
+    expect(message).toBe(
+      `The model 'upstream-m' at ${hostOf(model)} answered 400, request req_upstream: No such thing.`,
+    )
   })
 
   test('is not longer than a person reads', async () => {
@@ -177,7 +200,9 @@ describe('what is said of an error', () => {
 
   test('in the middle of an answer is what the provider said, too', async () => {
     const step = errorAfter(1, ['One', ' two'], { message: 'Out of memory.' })
-    expect((await errorOf(step)).message).toContain('Out of memory.')
+    expect((await errorOf(step)).message).toBe(
+      `The model 'upstream-m' at ${hostOf(model)} broke off: Out of memory.`,
+    )
   })
 
   test('never holds the key', async () => {
@@ -251,16 +276,16 @@ describe('what Temporal is told', () => {
 
   test('of what a provider said: the run is told it, and the history of operators is not', () => {
     const error = new ProviderError({
-      message: "The model's provider answered 400: 'my secret' is too long.",
-      summary: "The model's provider answered 400.",
+      message: "The model 'm' answered 400: 'my secret' is too long.",
+      summary: "The model 'm' answered 400.",
       code: 'invalid_prompt',
       retryable: false,
     })
     const { temporal, told } = failureOf(error, { number: 1, remainingMs: 60_000 })
-    expect(temporal.message).toBe("The model's provider answered 400. The call was tried once.")
+    expect(temporal.message).toBe("The model 'm' answered 400. The call was tried once.")
     expect(temporal.cause).toBeUndefined()
     expect(told.message).toBe(
-      "The model's provider answered 400: 'my secret' is too long. The call was tried once.",
+      "The model 'm' answered 400: 'my secret' is too long. The call was tried once.",
     )
   })
 
@@ -268,3 +293,7 @@ describe('what Temporal is told', () => {
     expect(cutAnswer()).toMatchObject({ code: 'server_error', retryable: true })
   })
 })
+
+function hostOf({ url }: Pick<ScriptedModel, 'url'>): string {
+  return new URL(url).host
+}

@@ -1,4 +1,4 @@
-import type { ModelRoute } from '../../models.ts'
+import { defaultQuirks, type ModelRoute } from '../../models.ts'
 import type { MessageRow, RunRow, ToolCallRow } from '../../store/rows.ts'
 
 const at = new Date('2026-01-01T00:00:00Z')
@@ -98,11 +98,7 @@ export function aRoute(given: Partial<ModelRoute> = {}): ModelRoute {
     upstreamName: 'upstream-m',
     contextSize: 128_000,
     price: null,
-    quirks: {
-      no_parallel_tool_calls: false,
-      no_stream_options: false,
-      max_tokens_name: 'max_completion_tokens',
-    },
+    quirks: defaultQuirks,
     ...given,
   }
 }

@@ -87,6 +87,13 @@ describe('a run', () => {
         prompt_token_details: { cached_tokens: 0 },
         completion_tokens_details: { reasoning_tokens: 0 },
       },
+      longrun: {
+        ...(made['longrun'] as object),
+        turn: 1,
+        attempt: 1,
+        queue_position: null,
+        activity: null,
+      },
     })
   })
 

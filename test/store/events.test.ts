@@ -21,6 +21,8 @@ beforeAll(async () => {
 })
 afterAll(() => stack.disposeAsync())
 
+const call = { model: 'm', prompt_tokens: 1, price: null }
+
 describe('an append', () => {
   test('numbers events one after the other, over several transactions', async () => {
     const { id, tip } = await aRun()
@@ -307,8 +309,8 @@ describe('a batch', () => {
 describe('the deltas of turns that share a process', () => {
   test('of one that was replaced are lost with it, and those of the others arrive', async () => {
     const [lost, well] = [await claim(await createRun(here)), await claim(await createRun(here))]
-    await lost.openMessage()
-    await well.openMessage()
+    await lost.openMessage(call)
+    await well.openMessage(call)
     await there.turns.claim({ runId: lost.run.id, turn: 0, generationId: randomUUID(), model: 'm' })
     using reader = follow(there, well.run.id, await here.events.tip(well.run.id))
     lost.pushText(0, 'text', 'too late', true)
@@ -323,7 +325,7 @@ describe('the deltas of turns that share a process', () => {
 
   test('come before what is said after them', async () => {
     const turn = await claim(await createRun(here))
-    await turn.openMessage()
+    await turn.openMessage(call)
     for (const [n, word] of ['One', ' two', ' three'].entries())
       turn.pushText(0, 'text', word, n === 0)
     await turn.stop({ status: 'cancelled' }, undefined)

@@ -15,7 +15,7 @@ const before: Record<RunStatus, RunStatus[]> = {
   requires_action: ['in_progress'],
   cancelling: ['queued', 'in_progress', 'requires_action'],
   completed: ['in_progress', 'cancelling'],
-  incomplete: ['in_progress', 'cancelling'],
+  incomplete: ['queued', 'in_progress', 'cancelling'],
   failed: ['queued', 'in_progress', 'requires_action', 'cancelling'],
   cancelled: ['queued', 'in_progress', 'requires_action', 'cancelling'],
   expired: ['queued', 'in_progress', 'requires_action', 'cancelling'],

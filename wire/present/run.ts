@@ -4,8 +4,9 @@ import { isTerminal } from '../run-status.ts'
 import { seconds, secondsOrNull } from '../time.ts'
 
 /** `tool_resources` and `reasoning_effort` were on the live answers and not in the schema (spec D5). */
-export type RunObject = Omit<Run, 'instructions'> & {
+export type RunObject = Omit<Run, 'instructions' | 'incomplete_details'> & {
   instructions: string | null
+  incomplete_details: { reason?: IncompleteReason } | null
   tool_resources: object
   reasoning_effort: string | null
   longrun: LongrunOfRun
@@ -74,4 +75,5 @@ export function presentRun(row: RunRow): RunObject {
   }
 }
 
-type IncompleteReason = NonNullable<Run.IncompleteDetails['reason']>
+/** `max_steps` is ours. */
+type IncompleteReason = NonNullable<Run.IncompleteDetails['reason']> | 'max_steps'

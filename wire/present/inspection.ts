@@ -1,0 +1,138 @@
+import type { InspectedTurn, Inspection } from '../../store/inspection.ts'
+import { isTerminal } from '../run-status.ts'
+import { seconds, secondsOrNull } from '../time.ts'
+
+/** What the read of a single run tells beside the run: where it is, and what it waits for. */
+export interface InspectionOfRun {
+  /** The model turn it is in, from 1; null before the first was begun. */
+  turn: number | null
+  /** How often that turn has been begun: 1, unless a provider failed or a worker went away. */
+  attempt: number | null
+  /** 1 for the run that gets the thread next; null where it does not wait for its thread. */
+  queue_position: number | null
+  /** Null once the run has ended. */
+  activity: ActivityOfRun | null
+}
+
+/** `since` in seconds, null where nobody wrote it down; `text` is for people. */
+export type ActivityOfRun = { since: number | null; text: string } & (
+  | { type: 'waiting_for_thread'; run_id: string | null }
+  | { type: 'waiting_for_temporal' }
+  | { type: 'waiting_for_worker' }
+  | { type: 'asking_model'; model: string; last_failure: string | null }
+  | { type: 'waiting_to_retry'; model: string; last_failure: string }
+  | { type: 'running_tools'; tools: string[] }
+  | { type: 'waiting_for_tool_outputs'; functions: string[] }
+  | { type: 'cancelling' }
+)
+
+export function presentInspection(found: Inspection): InspectionOfRun {
+  const { turn } = found
+  return {
+    turn: turn && turn.number + 1,
+    attempt: turn && turn.attempt,
+    queue_position: found.queuePosition,
+    activity: activityOf(found),
+  }
+}
+
+function activityOf(found: Inspection): ActivityOfRun | null {
+  const { status } = found.run
+  if (isTerminal(status)) return null
+  switch (status) {
+    case 'queued':
+      return found.queuePosition === null ? waitingToBegin(found) : waitingForThread(found)
+    case 'in_progress':
+      return atWork(found)
+    case 'requires_action':
+      return waitingForOutputs(found)
+    case 'cancelling':
+      return {
+        type: 'cancelling',
+        since: secondsOrNull(found.statusSince),
+        text: 'It is being cancelled: the worker that has it in hand is to stop and to keep what was written.',
+      }
+    default:
+      return status satisfies never
+  }
+}
+
+function waitingForThread({ run, queuePosition, before }: Inspection): ActivityOfRun {
+  const whom = before ? `run ${before.id}, which is ${before.status}` : 'its turn'
+  return {
+    type: 'waiting_for_thread',
+    run_id: before && before.id,
+    since: seconds(run.created_at),
+    text: `Number ${queuePosition} in the queue of its thread: it waits for ${whom}.`,
+  }
+}
+
+/** At the very beginning, and again once tool outputs have been submitted. */
+function waitingToBegin({ command, statusSince }: Inspection): ActivityOfRun {
+  if (command) {
+    return {
+      type: 'waiting_for_temporal',
+      since: seconds(command.since),
+      text: 'Temporal has not taken it over yet.',
+    }
+  }
+  return {
+    type: 'waiting_for_worker',
+    since: secondsOrNull(statusSince),
+    text: 'Temporal has it; no worker has begun with it yet.',
+  }
+}
+
+function atWork({ turn, openCalls, openCallsSince }: Inspection): ActivityOfRun {
+  if (turn && turn.result === null) return askingModel(turn)
+  if (openCalls.length > 0) {
+    const tools = openCalls.map(({ name }) => name)
+    const again = openCalls.filter(({ attempt }) => attempt > 1)
+    const attempts = again.map(({ name, attempt }) => ` ${name} is at attempt ${attempt}.`)
+    return {
+      type: 'running_tools',
+      tools,
+      since: secondsOrNull(openCallsSince),
+      text: `Running ${tools.join(', ')}.${attempts.join('')}`,
+    }
+  }
+  return {
+    type: 'waiting_for_worker',
+    since: null,
+    text: 'The next model turn is due; no worker has begun with it yet.',
+  }
+}
+
+function askingModel(turn: InspectedTurn): ActivityOfRun {
+  const { model, attempt, failure, begunAt, failedAt } = turn
+  if (failure && failedAt && begunAt && failedAt >= begunAt) {
+    return {
+      type: 'waiting_to_retry',
+      model,
+      last_failure: failure.message,
+      since: seconds(failedAt),
+      text: `${failure.message} It is tried again (attempt ${attempt + 1}).`,
+    }
+  }
+  const state = turn.isWriting ? `${model} is writing` : `${model} has been asked`
+  const times = attempt > 1 ? ` (attempt ${attempt})` : ''
+  const before = failure ? ` Before that: ${failure.message}` : ''
+  return {
+    type: 'asking_model',
+    model,
+    last_failure: failure && failure.message,
+    since: secondsOrNull(begunAt),
+    text: `${state}${times}.${before}`,
+  }
+}
+
+function waitingForOutputs({ run, statusSince }: Inspection): ActivityOfRun {
+  const calls = run.required_action?.tool_calls ?? []
+  const functions = calls.map((call) => call.function.name)
+  return {
+    type: 'waiting_for_tool_outputs',
+    functions,
+    since: secondsOrNull(statusSince),
+    text: `Waiting for the client to submit the outputs of ${functions.join(', ')}.`,
+  }
+}
