@@ -12,6 +12,7 @@ import type { ApiDeps } from './app.ts'
 import { bodyOf, pathId, readBody, type Context, type State } from './context.ts'
 import { ListMessagesQuery } from './lists.schema.ts'
 import { CreateMessage, ModifyMessage, type ContentPart as GivenPart } from './messages.schema.ts'
+import { onActiveRunOf } from './on-active-run.ts'
 import * as v1 from './v1.schema.ts'
 import { parseQuery } from './validation.ts'
 
@@ -37,7 +38,8 @@ export function messageRoutes(router: Router<State>, { store }: ApiDeps): void {
     const { work, projectId } = ctx.state
     const message = { ...newMessage(body), ...(work && { id: idFrom('message', work.id) }) }
     const before = work?.isRepeated && (await store.messages.get(projectId, message.id))
-    ctx.body = presentMessage(before || (await store.messages.create(projectId, threadId, message)))
+    const create = () => store.messages.create(projectId, threadId, message, onActiveRunOf(ctx))
+    ctx.body = presentMessage(before || (await create()))
   }
 
   async function get(ctx: Context): Promise<void> {

@@ -1,9 +1,8 @@
 import type { Router } from '@koa/router'
 import { randomUUID } from 'node:crypto'
 
-import type { PendingCommand } from '../store/outbox.ts'
 import type { RunRow } from '../store/rows.ts'
-import type { NewRun } from '../store/run-create.ts'
+import type { CreatedRun, NewRun } from '../store/run-create.ts'
 import { ApiError, notFound } from '../wire/errors.ts'
 import { endsStream } from '../wire/events.ts'
 import { idFrom } from '../wire/ids.ts'
@@ -15,6 +14,7 @@ import { bodyOf, pathId, readBody, type Context, type State } from './context.ts
 import { inspectedRun } from './inspection.ts'
 import { GetRunQuery, IncludeQuery, ListQuery } from './lists.schema.ts'
 import { newMessage } from './messages.ts'
+import { onActiveRunOf } from './on-active-run.ts'
 import { onClose, streamRun } from './run-stream.ts'
 import { CreateRun, CreateThreadAndRun, ModifyRun, SubmitToolOutputs } from './runs.schema.ts'
 import { CreateThread } from './threads.schema.ts'
@@ -68,7 +68,7 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
   async function begin(
     ctx: Context,
     body: CreateRun,
-    insert: (run: NewRun) => Promise<PendingCommand>,
+    insert: (run: NewRun) => Promise<CreatedRun>,
   ): Promise<void> {
     const run = newRun(ctx, body)
     // An earlier attempt may have come this far, in a process that died before it could answer.
@@ -76,16 +76,16 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
     if (before)
       return body.stream ? streamRun(deps, ctx, { runId: run.id, after: 0 }) : answer(ctx, before)
     if (!body.stream) {
-      const start = await insert(run)
-      engine.deliver(run.id, [start])
-      answer(ctx, start.run)
+      const created = await insert(run)
+      engine.deliver(run.id, created.commands)
+      answer(ctx, created.run)
       return
     }
     // Followed from before its first event, so that nothing has to be read back.
     const closed = onClose(ctx)
     const events = store.events.follow(run.id, 0, { signal: closed.signal, fresh: true })
     try {
-      engine.deliver(run.id, [await insert(run)])
+      engine.deliver(run.id, (await insert(run)).commands)
     } catch (error) {
       closed.abort('refused')
       throw error
@@ -181,21 +181,15 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
   }
 
   function newRun(ctx: Context, body: CreateRun): NewRun {
-    if (body.on_active_run && body.on_active_run !== 'reject') {
-      throw new ApiError(400, `'on_active_run' may only be 'reject' on this server yet.`, {
-        param: 'on_active_run',
-        code: 'unsupported_value',
-      })
-    }
-    const now = new Date()
-    const lifeS = body.expires_after_seconds ?? deps.runExpiresAfterS
     return {
       id: idFrom('run', ctx.state.work?.id ?? randomUUID()),
       project_id: ctx.state.projectId,
       assistant_id: body.assistant_id as RunRow['assistant_id'],
       metadata: body.metadata ?? {},
-      created_at: now,
-      expires_at: new Date(now.getTime() + lifeS * 1000),
+      created_at: new Date(),
+      onActiveRun: body.on_active_run ?? onActiveRunOf(ctx),
+      expiresAfterS: body.expires_after_seconds ?? null,
+      defaultExpiresAfterS: deps.runExpiresAfterS,
       max_prompt_tokens: body.max_prompt_tokens ?? null,
       max_completion_tokens: body.max_completion_tokens ?? null,
       truncation_strategy: body.truncation_strategy,

@@ -47,6 +47,8 @@ export function openEngine(options: EngineOptions): Engine {
   }
   const delivery = createDelivery({ ...options, client })
   const reconciler = createReconciler({ ...options, client, delivery })
+  // A run that ends hands its thread to the next, whose start nobody else would deliver soon.
+  options.store.db.onCommand((runId) => void delivery.deliver(runId))
   const loops = [
     every(sweepMs, log, 'the outbox sweep', () => delivery.sweep()),
     every(options.reconcileMs, log, 'the reconciler', () => reconciler.reconcile()),

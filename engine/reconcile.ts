@@ -21,7 +21,10 @@ const overdueGraceMs = 5000
 const reconcilerLock = 7_205_759_404
 
 export function createReconciler(
-  options: EngineOptions & { client: () => Client | undefined; delivery: Pick<Delivery, 'start'> },
+  options: Pick<EngineOptions, 'store' | 'log' | 'reconcileMs'> & {
+    client: () => Client | undefined
+    delivery: Pick<Delivery, 'start'>
+  },
 ): Reconciler {
   const { store, log } = options
   // A run that is younger may not have reached Temporal's index yet, and would be asked for one by one.
@@ -50,6 +53,7 @@ export function createReconciler(
       const client = options.client()
       if (!client) return
       await alone(async () => {
+        await store.runs.promoteStranded()
         const ids = await store.runs.openIds(settledMs)
         if (ids.length === 0) return
         const open = new Set<string>()

@@ -11,12 +11,16 @@ export interface Db {
   sql: Sql
   /** Runs `work` in a transaction; what it throws rolls back and is thrown again. */
   tx<T>(work: (tx: Tx) => Promise<T>): Promise<T>
+  /** Calls `act` with each run that a transaction of this process has left commands for (`Tx.leavesCommand`). */
+  onCommand(act: (runId: string) => void): void
 }
 
 export interface Tx {
   sql: Sql
   /** Runs `act` once the transaction has committed, and never where it has not. */
   afterCommit(act: () => void): void
+  /** Has the run's commands in the outbox delivered at once when the transaction commits, and not by the sweep. */
+  leavesCommand(runId: string): void
 }
 
 export type Sql = <Row extends object>(text: string, values?: unknown[]) => Promise<Row[]>
@@ -35,6 +39,7 @@ export function openDb(databaseUrl: string, maxConnections: number): Db {
     define: { timestamps: false, freezeTableName: true },
   })
   const names = new Map<string, string>()
+  const commandListeners: ((runId: string) => void)[] = []
 
   async function borrow<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
     const pool = sequelize.connectionManager
@@ -69,6 +74,8 @@ export function openDb(databaseUrl: string, maxConnections: number): Db {
           const done = await work({
             sql: sqlOn(connection),
             afterCommit: (act) => void acts.push(act),
+            leavesCommand: (runId) =>
+              void acts.push(() => commandListeners.forEach((act) => act(runId))),
           })
           await connection.query('COMMIT')
           return done
@@ -81,6 +88,7 @@ export function openDb(databaseUrl: string, maxConnections: number): Db {
       for (const act of acts) act()
       return result
     },
+    onCommand: (act) => void commandListeners.push(act),
   }
 }
 

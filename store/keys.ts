@@ -3,7 +3,7 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { idFrom } from '../wire/ids.ts'
 import type { Db } from './db.ts'
 import type { ApiKeyRow, ProjectRow } from './rows.ts'
-import { insert } from './sql.ts'
+import { assignments, insert } from './sql.ts'
 
 /** Projects and the keys that belong to them. A key is kept as its hash only. */
 export interface Keys {
@@ -11,6 +11,12 @@ export interface Keys {
   /** The project of everybody on a loopback server without keys. */
   defaultProject(): Promise<ProjectRow>
   findProject(nameOrId: string): Promise<ProjectRow | undefined>
+  listProjects(): Promise<ProjectRow[]>
+  /** What its runs do where they say nothing themselves. */
+  setProject(
+    id: ProjectRow['id'],
+    settings: Partial<Pick<ProjectRow, 'on_active_run' | 'run_expires_after_s'>>,
+  ): Promise<ProjectRow | undefined>
   /** The key itself is in the answer, and nowhere else, ever. */
   createKey(projectId: ProjectRow['id'], name: string): Promise<{ row: ApiKeyRow; key: string }>
   revokeKey(id: string): Promise<ApiKeyRow | undefined>
@@ -48,6 +54,15 @@ export function createKeys(db: Db): Keys {
       const [project] = await db.sql<ProjectRow>(
         'SELECT * FROM projects WHERE id = $1 OR name = $1',
         [nameOrId],
+      )
+      return project
+    },
+    listProjects: () => db.sql<ProjectRow>('SELECT * FROM projects ORDER BY created_at, id'),
+    async setProject(id, settings) {
+      const { set, values } = assignments(settings, 1)
+      const [project] = await db.sql<ProjectRow>(
+        `UPDATE projects SET ${set} WHERE id = $1 RETURNING *`,
+        [id, ...values],
       )
       return project
     },

@@ -8,6 +8,7 @@ import { countCutCall, type CutCall } from './cut-call.ts'
 import type { Tx } from './db.ts'
 import type { EventLog } from './events.ts'
 import type { MessageRow, RunFailure, RunRow, RunStepRow, TurnRow } from './rows.ts'
+import { handOn } from './run-handover.ts'
 import { callsOf, moveRun } from './run-state.ts'
 import { usageColumns, usageOf } from './usage.ts'
 
@@ -60,6 +61,7 @@ export async function endRun(
   if (!ended) throw new Error(`Run ${run.id} may not go from ${run.status} to ${status}`)
   const events = [...closing, runEvent(`thread.run.${status}`, presentRun(ended))]
   await log.append(tx, run.id, events, { last: true })
+  await handOn(tx, run, ended)
   return ended
 }
 

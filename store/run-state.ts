@@ -1,6 +1,6 @@
 import { runEvent, type RunEvent } from '../wire/events.ts'
 import { presentRunStep } from '../wire/present/run-step.ts'
-import { mayBecome, type RunStatus } from '../wire/run-status.ts'
+import { isTerminal, mayBecome, type RunStatus } from '../wire/run-status.ts'
 import type { Sql, Tx } from './db.ts'
 import type { OutboxCommand, RunRow, RunStepRow, ToolCallRow } from './rows.ts'
 import { assignments } from './sql.ts'
@@ -18,19 +18,27 @@ export async function lockRun(tx: Tx, runId: string): Promise<RunRow | undefined
   return run
 }
 
+/** Whether a thread has something for after the run that holds its lock: other runs, or messages that are held back. */
+const hasQueue = `(EXISTS (SELECT FROM runs w WHERE w.thread_id = runs.thread_id AND w.status = 'queued' AND NOT w.holds_lock)
+  OR EXISTS (SELECT FROM messages m WHERE m.thread_id = runs.thread_id AND m.held))`
+
+/** A run that has just been moved; where it ended it is known with it whether others wait (`handOn`). */
+export type MovedRun = RunRow & { has_queue?: boolean }
+
 /** A guarded change of status; undefined when the run's status does not allow it. The event is the caller's. */
 export async function moveRun(
   tx: Tx,
   runId: string,
   status: RunStatus,
   patch: Partial<RunRow> = {},
-): Promise<RunRow | undefined> {
+): Promise<MovedRun | undefined> {
   const { set, values } = assignments({ status, ...patch }, 1)
   const from = mayBecome(status)
     .map((s) => `'${s}'`)
     .join(', ')
-  const [row] = await tx.sql<RunRow>(
-    `UPDATE runs SET ${set} WHERE id = $1 AND status IN (${from}) RETURNING *`,
+  const returned = isTerminal(status) ? `*, ${hasQueue} AS has_queue` : '*'
+  const [row] = await tx.sql<MovedRun>(
+    `UPDATE runs SET ${set} WHERE id = $1 AND status IN (${from}) RETURNING ${returned}`,
     [runId, ...values],
   )
   return row

@@ -1,29 +1,29 @@
 import type { Logger } from '../log.ts'
-import { cannotCancel, notFound, threadLockedForRun } from '../wire/errors.ts'
-import { runEvent } from '../wire/events.ts'
-import { presentRun } from '../wire/present/run.ts'
+import { notFound, threadLockedForRun } from '../wire/errors.ts'
 import { isTerminal, type RunStatus } from '../wire/run-status.ts'
 import type { Db, Tx } from './db.ts'
 import type { EventLog } from './events.ts'
-import type { PendingCommand } from './outbox.ts'
 import type { RunRow, ThreadRow } from './rows.ts'
-import { createRun, isLockViolation, type NewRun } from './run-create.ts'
+import { createRun, isLockViolation, type CreatedRun, type NewRun } from './run-create.ts'
+import { cancelRun } from './run-cancel.ts'
 import { endRun, inFull, type RunEnd } from './run-end.ts'
-import { enqueue, lockRun, moveRun } from './run-state.ts'
+import { promoteNext } from './run-handover.ts'
+import { lockHolder } from './run-queue.ts'
+import { lockRun } from './run-state.ts'
 import type { NewMessage, NewThread } from './thread-rows.ts'
 import { submitOutputs, submittedBefore, type ToolOutput } from './tool-outputs.ts'
 
 export interface Runs {
   /**
    * Adds the messages and the run to a thread, which is created first when it is given whole: rows, events and the start
-   * command in one transaction; the command is returned, to be delivered at once. Throws notFound(thread | assistant),
-   * noSuchFile, vectorStoreNotFound and threadLockedForRun.
+   * command in one transaction; the command is returned, to be delivered at once. A run that waits for its thread has none
+   * yet. Throws notFound(thread | assistant), noSuchFile, vectorStoreNotFound and threadLockedForRun.
    */
   create(
     run: NewRun,
     thread: NewThread | ThreadRow['id'],
     messages: NewMessage[],
-  ): Promise<PendingCommand>
+  ): Promise<CreatedRun>
   /**
    * Hands in the outputs of the run's pending calls; all of them at once. The events it causes start after `after`. Where the
    * request `isRepeated`, outputs that are there already are no error; the same is true of a run that is cancelled already.
@@ -43,6 +43,8 @@ export interface Runs {
   overdue(graceMs: number): Promise<Pick<RunRow, 'id' | 'status'>[]>
   /** The ids of the runs that are not terminal and older than `ageMs`, with nothing on its way to Temporal for them. */
   openIds(ageMs: number): Promise<RunRow['id'][]>
+  /** Gives free locks to runs that wait for them; there are none, unless somebody has changed rows by hand. */
+  promoteStranded(): Promise<number>
   /** The run, unless it has ended or something is on its way to Temporal for it. */
   openRun(id: string): Promise<RunRow | undefined>
 }
@@ -78,7 +80,7 @@ export function createRuns(db: Db, events: EventLog, log: Logger): Runs {
       db.tx(async (tx) => {
         const run = await lockRunOf(tx, key)
         if (run.status === 'cancelling' || (isRepeated && run.status === 'cancelled')) return run
-        return requestCancel(tx, events, run)
+        return cancelRun(tx, events, run)
       }),
     async end(runId, how) {
       const ended = await db.tx(async (tx) => {
@@ -92,7 +94,7 @@ export function createRuns(db: Db, events: EventLog, log: Logger): Runs {
     overdue: (graceMs) =>
       db.sql(
         `SELECT id, status FROM runs WHERE status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
-           AND expires_at < now() - $1 * interval '1 millisecond' LIMIT 500`,
+           AND holds_lock AND expires_at < now() - $1 * interval '1 millisecond' LIMIT 500`,
         [graceMs],
       ),
     async openIds(ageMs) {
@@ -106,22 +108,24 @@ export function createRuns(db: Db, events: EventLog, log: Logger): Runs {
       const [row] = await db.sql<RunRow>(`SELECT * FROM runs r WHERE ${isOpen} AND id = $1`, [id])
       return row
     },
+    async promoteStranded() {
+      const threads = await db.sql<Pick<ThreadRow, 'id'>>(
+        `SELECT DISTINCT thread_id AS id FROM runs w WHERE status = 'queued' AND NOT holds_lock
+           AND NOT EXISTS (SELECT FROM runs h WHERE h.thread_id = w.thread_id AND h.holds_lock) LIMIT 100`,
+      )
+      for (const { id } of threads) {
+        await db.tx(async (tx) => {
+          await tx.sql('SELECT FROM threads WHERE id = $1 FOR NO KEY UPDATE', [id])
+          if (!(await lockHolder(tx, id))) await promoteNext(tx, id)
+        })
+      }
+      return threads.length
+    },
   }
 }
 
 const isOpen = `status IN ('queued', 'in_progress', 'requires_action', 'cancelling') AND holds_lock
   AND NOT EXISTS (SELECT FROM outbox o WHERE o.run_id = r.id)`
-
-async function requestCancel(tx: Tx, log: EventLog, run: RunRow): Promise<RunRow> {
-  const moved = await moveRun(tx, run.id, 'cancelling', { required_action: null })
-  if (!moved) throw cannotCancel(run.status)
-  await log.append(tx, run.id, [runEvent('thread.run.cancelling', presentRun(moved))])
-  // A run that no worker has in hand is over at once, and needs none to be so.
-  if (run.status !== 'in_progress') await endRun(tx, log, moved, { status: 'cancelled' })
-  await enqueue(tx, run.id, { kind: 'cancel' })
-  await log.tellControl(tx, run.id)
-  return moved
-}
 
 async function lockRunOf(tx: Tx, { projectId, threadId, runId }: RunKey): Promise<RunRow> {
   const run = await lockRun(tx, runId)

@@ -56,13 +56,18 @@ export async function insertThread(
   return (await addMessages(tx, row, messages)).thread
 }
 
-/** Adds messages to a thread that was locked for them; gives it as it is then, with what they attach. */
+/** Adds messages to a thread that was locked for them; gives it as it is then, with what they attach. `how`: see `MessageRow`. */
 export async function addMessages(
   tx: Tx,
   thread: ThreadRow,
   messages: NewMessage[],
+  how: Partial<Pick<MessageRow, 'held' | 'came_with'>> = {},
 ): Promise<{ thread: ThreadRow; messages: MessageRow[] }> {
-  const rows = await insertMessages(tx.sql, thread, messages)
+  const rows = await insertMessages(
+    tx.sql,
+    thread,
+    messages.map((message) => ({ ...message, ...how })),
+  )
   return { thread: await attachToThread(tx, thread, messages), messages: rows }
 }
 
@@ -70,10 +75,10 @@ export async function addMessages(
 async function insertMessages(
   sql: Sql,
   thread: ThreadRow,
-  messages: NewMessage[],
+  messages: (NewMessage & Partial<Pick<MessageRow, 'held'>>)[],
 ): Promise<MessageRow[]> {
   const now = new Date()
-  return insert<MessageRow>(
+  const rows = await insert<MessageRow>(
     sql,
     'messages',
     messages.map((message) => ({
@@ -85,6 +90,13 @@ async function insertMessages(
       completed_at: now,
     })),
   )
+  if (!messages.some(({ held }) => held)) return rows
+  // Behind whatever the run at work is going to write; the hand-over gives them ordinary numbers, in the same order.
+  const moved = await sql<MessageRow>(
+    `UPDATE messages SET seq = seq + (1::bigint << 61) WHERE id = ANY ($1::text[]) RETURNING *`,
+    [rows.map(({ id }) => id)],
+  )
+  return moved.toSorted((a, b) => (BigInt(a.seq) < BigInt(b.seq) ? -1 : 1))
 }
 
 /** What the database itself says is thrown on: after that nothing more can be asked of it. */

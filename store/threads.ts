@@ -43,10 +43,11 @@ export function createThreads(db: Db, events: EventLog, objects: Objects<ThreadR
     delete: (projectId, id) =>
       db.tx(async (tx) => {
         await lockThread(tx, projectId, id)
-        // The locks of its runs come before their rows, as everywhere: a turn may be writing.
+        // The locks of its runs come before their rows, as everywhere: a turn may be writing. In the order of the queue, as
+        // a run that ends takes its own and then the next one's.
         const running = await tx.sql<RunRow>(
           `SELECT r.* FROM run_streams s JOIN runs r ON r.id = s.run_id
-           WHERE r.thread_id = $1 AND NOT s.closed ORDER BY s.run_id FOR UPDATE OF s`,
+           WHERE r.thread_id = $1 AND NOT s.closed ORDER BY r.seq FOR UPDATE OF s`,
           [id],
         )
         for (const run of running) {

@@ -14,6 +14,7 @@ import type {
   Usage,
 } from './rows.ts'
 import { closeOpenWork, released } from './run-end.ts'
+import { handOn } from './run-handover.ts'
 import { moveRun } from './run-state.ts'
 import { insert } from './sql.ts'
 import { requireAction } from './tool-outputs.ts'
@@ -161,6 +162,7 @@ export async function settleRun(
       })
       if (!ended)
         throw new Error(`Run ${current.id} may not go from ${current.status} to ${status}`)
+      await handOn(tx, current, ended)
       return [...steps, runEvent(`thread.run.${status}`, presentRun(ended))]
     }
     default:

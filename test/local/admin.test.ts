@@ -15,6 +15,23 @@ test('npm run admin makes projects and keys, lists them without their secret, an
     return stdout
   }
   expect(await admin('project', 'create', 'acme')).toMatch(/^proj_\w{24} {2}acme\n$/)
+  const set = ['--on-active-run', 'enqueue', '--run-expires-after', '86400']
+  expect(await admin('project', 'set', 'acme', ...set)).toMatch(
+    /^proj_\w{24} {2}on-active-run enqueue {2}run-expires-after 86400 s {2}acme\n$/,
+  )
+  expect(await admin('project', 'set', 'acme', '--run-expires-after', 'none')).toContain(
+    'on-active-run enqueue  run-expires-after none',
+  )
+  expect(await admin('project', 'list')).toContain('enqueue')
+  await expect(admin('project', 'set', 'acme', '--on-active-run', 'later')).rejects.toMatchObject({
+    stderr: expect.stringContaining('--on-active-run is later'),
+  })
+  await expect(
+    admin('project', 'set', 'acme', '--run-expires-after', '7776001'),
+  ).rejects.toMatchObject({ stderr: expect.stringContaining('1 to 7776000') })
+  await expect(admin('project', 'set', 'nobody')).rejects.toMatchObject({
+    stderr: expect.stringContaining('There is no project nobody'),
+  })
   const made = await admin('key', 'create', '--project', 'acme', '--name', 'ci')
   const [key = '', about = ''] = made.split('\n')
   expect(key).toMatch(/^sk-[\w-]{32}$/)

@@ -34,25 +34,31 @@ export async function createRun(store: Store, given: Partial<NewRun> = {}): Prom
   }
   await store.assistants.create(assistant, {})
   const { run } = await store.runs.create(
-    {
-      id: idFrom('run', randomUUID()),
-      project_id,
-      assistant_id: assistant.id,
-      metadata: {},
-      created_at: new Date(),
-      expires_at: new Date(Date.now() + 600_000),
-      max_prompt_tokens: null,
-      max_completion_tokens: null,
-      truncation_strategy: { type: 'auto', last_messages: null },
-      tool_choice: 'auto',
-      parallel_tool_calls: true,
-      max_steps: null,
-      overrides: {},
-      additionalInstructions: null,
-      ...given,
-    },
+    newRun({ project_id, assistant_id: assistant.id, ...given }),
     { id: idFrom('thread', randomUUID()), resources: {}, metadata: {} },
     [],
   )
   return run
+}
+
+export function newRun(
+  given: Partial<NewRun> & Pick<NewRun, 'project_id' | 'assistant_id'>,
+): NewRun {
+  return {
+    id: idFrom('run', randomUUID()),
+    metadata: {},
+    created_at: new Date(),
+    onActiveRun: null,
+    expiresAfterS: null,
+    defaultExpiresAfterS: 600,
+    max_prompt_tokens: null,
+    max_completion_tokens: null,
+    truncation_strategy: { type: 'auto', last_messages: null },
+    tool_choice: 'auto',
+    parallel_tool_calls: true,
+    max_steps: null,
+    overrides: {},
+    additionalInstructions: null,
+    ...given,
+  }
 }
