@@ -31,6 +31,7 @@ import { threadImportRoutes } from './thread-import.ts'
 import { threadListRoutes } from './thread-list.ts'
 import { threadRoutes } from './threads.ts'
 import { uploadRoutes } from './uploads.ts'
+import { usageRoutes } from './usage.ts'
 
 /** What the routes need; the api's main puts it together. */
 export interface ApiDeps {
@@ -110,6 +111,7 @@ export function createRouters(deps: ApiDeps) {
 
   const exports = new Router({ prefix: '/v1' })
   exportRoutes(exports, deps)
+  usageRoutes(exports, deps)
 
   const beta = new Router({ prefix: '/v1' })
   beta.use(answersInDialect(deps.store))

@@ -32,6 +32,7 @@ export interface EngineOptions {
 }
 
 const sweepMs = 1000
+const foldMs = 10_000
 /** A worker asks for work at least every minute; Temporal names those of the last five, dead ones too. */
 const pollsAgainWithinMs = 75_000
 
@@ -54,6 +55,12 @@ export function openEngine(options: EngineOptions): Engine {
     every(options.reconcileMs, log, 'the reconciler', () => reconciler.reconcile()),
     every(options.reconcileMs, log, 'the sweep of idempotency keys', () =>
       options.store.idempotency.sweep(),
+    ),
+    every(
+      foldMs,
+      log,
+      'the sums of usage',
+      async () => void (await options.store.usageSums.fold()),
     ),
     every(sweepMs, log, 'the expiry of overdue runs', () => reconciler.expireOverdue()),
     every(options.reconcileMs, log, 'the sweep of files', async () => {

@@ -9,7 +9,7 @@ export interface Db {
   sequelize: Sequelize
   /** One statement on its own. */
   sql: Sql
-  /** Runs `work` in a transaction; what it throws rolls back and is thrown again. */
+  /** Runs `work` in a transaction; what it throws rolls back and is thrown again. A deadlock runs it anew. */
   tx<T>(work: (tx: Tx) => Promise<T>): Promise<T>
   /** Calls `act` with each run that a transaction of this process has left commands for (`Tx.leavesCommand`). */
   onCommand(act: (runId: string) => void): void
@@ -63,30 +63,42 @@ export function openDb(databaseUrl: string, maxConnections: number): Db {
     }
   }
 
+  async function attempt<T>(
+    connection: Connection,
+    work: (tx: Tx) => Promise<T>,
+    acts: (() => void)[],
+  ): Promise<T> {
+    await connection.query('BEGIN')
+    try {
+      const done = await work({
+        sql: sqlOn(connection),
+        afterCommit: (act) => void acts.push(act),
+        leavesCommand: (runId) =>
+          void acts.push(() => commandListeners.forEach((act) => act(runId))),
+      })
+      await connection.query('COMMIT')
+      return done
+    } catch (error) {
+      // On a connection that broke there is nothing left to undo.
+      await connection.query('ROLLBACK').catch(() => {})
+      throw error
+    }
+  }
+
   return {
     sequelize,
     sql: (text, values) => borrow((connection) => sqlOn(connection)(text, values)),
     async tx(work) {
-      const acts: (() => void)[] = []
-      const result = await borrow(async (connection) => {
-        await connection.query('BEGIN')
+      for (let tried = 1; ; tried += 1) {
+        const acts: (() => void)[] = []
         try {
-          const done = await work({
-            sql: sqlOn(connection),
-            afterCommit: (act) => void acts.push(act),
-            leavesCommand: (runId) =>
-              void acts.push(() => commandListeners.forEach((act) => act(runId))),
-          })
-          await connection.query('COMMIT')
+          const done = await borrow((connection) => attempt(connection, work, acts))
+          for (const act of acts) act()
           return done
         } catch (error) {
-          // On a connection that broke there is nothing left to undo.
-          await connection.query('ROLLBACK').catch(() => {})
-          throw error
+          if (!isDeadlock(error) || tried === deadlockTries) throw error
         }
-      })
-      for (const act of acts) act()
-      return result
+      }
     },
     onCommand: (act) => void commandListeners.push(act),
   }
@@ -96,6 +108,12 @@ export function openDb(databaseUrl: string, maxConnections: number): Db {
 type Connection = Client
 
 const maxPrepared = 500
+/** Locks are taken in one order everywhere, but cascades and foreign keys have an order of their own. */
+const deadlockTries = 3
+
+function isDeadlock(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === '40P01'
+}
 
 /** Whether an error says that the database could not be reached or was going down: the same call may work soon. */
 export function isConnectionError(error: unknown): boolean {

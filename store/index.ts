@@ -29,6 +29,7 @@ import { createThreads, type Threads } from './threads.ts'
 import { createToolCalls, type ToolCalls } from './tool-calls.ts'
 import { createTurns, type Turns } from './turns.ts'
 import { createUploads, type Uploads } from './uploads.ts'
+import { createUsageSums, type UsageSums } from './usage-sums.ts'
 
 /** All that outlives a process. The only way in for other folders is `openStore`. */
 export interface Store extends AsyncDisposable {
@@ -53,6 +54,7 @@ export interface Store extends AsyncDisposable {
   idempotency: Idempotency
   passedObjects: PassedObjects
   passedUsage: PassedUsage
+  usageSums: UsageSums
 }
 
 export interface Steps {
@@ -127,6 +129,7 @@ export async function openStore(options: {
     idempotency,
     passedObjects: createPassedObjects(db),
     passedUsage,
+    usageSums: createUsageSums(db),
     async [Symbol.asyncDispose]() {
       await ledger[Symbol.asyncDispose]()
       await idempotency[Symbol.asyncDispose]()

@@ -226,7 +226,7 @@ describe('a run that comes while its thread is busy', () => {
   test('interrupts what is before it where it asks for that; what was written stays', async () => {
     const busy = await busyThread()
     const { model } = server
-    await expect.poll(() => answersWritten(busy)).toBe(1)
+    await expect.poll(() => answersWritten(busy), { timeout: 20_000 }).toBe(1)
     const waiting = (await askAgain(busy, { on_active_run: 'enqueue' })).body
     model.script(say('Instead.'))
     const additional_messages = [{ role: 'user', content: 'Stop, this!' }]
@@ -246,7 +246,7 @@ describe('a run that comes while its thread is busy', () => {
   test('rolls back what is before it where it asks for that', async () => {
     const busy = await busyThread()
     const { model } = server
-    await expect.poll(() => answersWritten(busy)).toBe(1)
+    await expect.poll(() => answersWritten(busy), { timeout: 20_000 }).toBe(1)
     const additional_messages = [{ role: 'user', content: 'Never asked.' }]
     await askAgain(busy, { on_active_run: 'enqueue', additional_messages })
     const before = model.calls

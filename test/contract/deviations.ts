@@ -230,6 +230,7 @@ export const extensions: Extension[] = [
     },
   },
   { routes: ['GET /v1/export'], why: 'everything of a project, as JSON Lines' },
+  { routes: ['GET /v1/usage'], why: 'what Runs used and cost, by day and model' },
   {
     routes: [
       'GET /v1/chat/completions',

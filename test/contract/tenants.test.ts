@@ -109,6 +109,20 @@ const entries: Record<string, Entry> = {
     ],
   },
   'GET /v1/export': {},
+  'GET /v1/usage': {
+    names: [
+      {
+        what: 'the id of a thread',
+        query: ({ thread_id }) => `?kind=thread&id=${thread_id}`,
+        answer: () => 'nothing',
+      },
+      {
+        what: 'the id of an assistant',
+        query: ({ assistant_id }) => `?kind=assistant&id=${assistant_id}`,
+        answer: () => 'nothing',
+      },
+    ],
+  },
 
   'GET /v1/threads/:thread_id/messages': {
     names: [

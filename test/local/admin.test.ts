@@ -50,3 +50,33 @@ test('npm run admin makes projects and keys, lists them without their secret, an
     stderr: expect.stringContaining('Usage:'),
   })
 })
+
+test('npm run admin shows and sets what the runs of a project do, and takes it back', async () => {
+  await using database = await createDatabase()
+  const admin = async (...args: string[]): Promise<string> => {
+    const env = { PATH: process.env['PATH'], DATABASE_URL: database.url }
+    const { stdout } = await promisify(execFile)(process.execPath, ['local/admin.ts', ...args], {
+      env,
+    })
+    return stdout
+  }
+  await admin('project', 'create', 'acme')
+  const unset = /^proj_\w{24} {2}on-active-run none {2}run-expires-after none {2}acme\n$/
+  expect(await admin('project', 'list')).toMatch(unset)
+  const both = ['--on-active-run', 'enqueue', '--run-expires-after', '86400']
+  const line = await admin('project', 'set', 'acme', ...both)
+  expect(line).toMatch(/ {2}on-active-run enqueue {2}run-expires-after 86400 s {2}acme\n$/)
+  const one = await admin('project', 'set', 'acme', '--run-expires-after', 'none')
+  expect(one).toMatch(/ {2}on-active-run enqueue {2}run-expires-after none {2}acme\n$/)
+  expect(await admin('project', 'set', 'acme', '--on-active-run', 'none')).toMatch(unset)
+
+  const refusal = (text: string) => ({ code: 1, stderr: expect.stringContaining(text) })
+  const set = (...args: string[]) => admin('project', 'set', ...args)
+  await expect(set('acme', '--on-active-run', 'later')).rejects.toMatchObject(refusal('later'))
+  await expect(set('acme', '--run-expires-after', '7776001')).rejects.toMatchObject(
+    refusal('seconds from 1 to 7776000'),
+  )
+  await expect(set('nobody', '--on-active-run', 'none')).rejects.toMatchObject(
+    refusal('There is no project nobody'),
+  )
+}, 120_000)
