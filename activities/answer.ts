@@ -21,7 +21,8 @@ export interface Answer {
   usage(): Usage | undefined
 }
 
-export function createAnswer(): Answer {
+/** Calls beyond `mostCalls` are read and forgotten: models that were told to make one at a time may make several. */
+export function createAnswer(mostCalls = Infinity): Answer {
   const parts: { type: 'text' | 'refusal'; text: string }[] = []
   const calls: { upstreamIndex: number; name: string; arguments: string }[] = []
   let finishReason: string | null = null
@@ -60,7 +61,7 @@ export function createAnswer(): Answer {
       open.arguments += fragment
       additions.push({ kind: 'arguments', index, text: fragment })
     }
-    return additions
+    return index < mostCalls ? additions : []
   }
 
   return {
@@ -82,7 +83,8 @@ export function createAnswer(): Answer {
           ? { type: 'text', text: { value: part.text, annotations: [] } }
           : { type: 'refusal', refusal: part.text },
       ),
-    calls: () => calls.map(({ name, arguments: args }) => ({ name, arguments: args })),
+    calls: () =>
+      calls.slice(0, mostCalls).map(({ name, arguments: args }) => ({ name, arguments: args })),
     written: () =>
       [
         ...parts.map(({ text: written }) => written),

@@ -19,6 +19,7 @@ import { workerLost } from '../wire/failures.ts'
 import { prepare } from './prepare.ts'
 import { builtInTool, declaresFunction } from './prompt.ts'
 import { createProvider, cutAnswer, failureOf, ProviderError } from './provider.ts'
+import { argumentsMisfit, strictSchema } from './tool-arguments.ts'
 
 export interface ModelTurnInput {
   runId: string
@@ -48,7 +49,7 @@ export function createModelTurn(deps: Deps) {
     using turn = claim.turn
     stop.watch(turn)
 
-    const answer = createAnswer()
+    const answer = createAnswer(turn.run.parallel_tool_calls ? Infinity : 1)
     let call: CountedCall | undefined
     try {
       const route = await models.resolve(turn.model)
@@ -67,7 +68,9 @@ export function createModelTurn(deps: Deps) {
       )
       if (!stop.signal.aborted) {
         endedWell(answer)
-        return await turn.commit(turnEnd(turn, answer, await call.used(answer)))
+        const used = await call.used(answer)
+        await prepared.kept
+        return await turn.commit(turnEnd(turn, answer, used))
       }
     } catch (error) {
       await turn.written()
@@ -247,8 +250,12 @@ function whatIsWrong(call: { name: string; arguments: string }, run: RunRow): st
   const isKnown = builtInTool(call.name, run.tools) || declaresFunction(call.name, run.tools)
   if (!isKnown) return `Error: there is no tool named ${JSON.stringify(call.name)}.`
   const isPlainCode = call.name === 'code_interpreter'
-  if (isPlainCode || call.arguments === '' || isWholeJson(call.arguments)) return undefined
-  return 'Error: the arguments of this call are not valid JSON.'
+  if (isPlainCode) return undefined
+  const args = call.arguments === '' ? '{}' : call.arguments
+  if (!isWholeJson(args)) return 'Error: the arguments of this call are not valid JSON.'
+  const schema = strictSchema(call.name, run.tools)
+  const misfit = schema && argumentsMisfit(JSON.parse(args), schema)
+  return misfit && `Error: the arguments of this call do not fit its schema. ${misfit}`
 }
 
 function filtered(): ProviderError {

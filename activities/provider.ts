@@ -171,7 +171,9 @@ function rootOf(reason: unknown): string {
   const below = reason.cause ?? first
   if (below instanceof Error) return rootOf(below)
   const code = 'code' in reason && typeof reason.code === 'string' ? reason.code : ''
-  return code === '' || reason.message.includes(code) ? reason.message : `${reason.message} (${code})`
+  return code === '' || reason.message.includes(code)
+    ? reason.message
+    : `${reason.message} (${code})`
 }
 
 function httpError(error: APIError, status: number, route: ModelRoute): ProviderError {

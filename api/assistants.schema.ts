@@ -31,6 +31,7 @@ import type {
   AssistantCreateParams as CreateParams,
   AssistantUpdateParams as UpdateParams,
 } from '../wire/openai.ts'
+import { strictMisfit } from './strict-schema.ts'
 import { codePoints, id, integer, list, refuse, text } from './validation.ts'
 import type { Accepts, Holds, SameKeys } from './validation.ts'
 
@@ -92,10 +93,18 @@ export const FunctionTool = z.strictObject({
   function: FunctionDefinition,
 })
 
+/** Parameters that are left out are none at all, which strict mode accepts. */
+const CheckedFunctionTool = FunctionTool.check((ctx) => {
+  const { name: called, parameters, strict } = ctx.value.function
+  if (!strict || !parameters) return
+  const misfit = strictMisfit(called, parameters)
+  if (misfit) refuse(ctx, misfit, ['function', 'parameters'])
+})
+
 export const Tool = z.discriminatedUnion('type', [
   CodeInterpreterTool,
   FileSearchTool,
-  FunctionTool,
+  CheckedFunctionTool,
 ])
 export type Tool = z.infer<typeof Tool>
 export const Tools = list(Tool, { of: 'objects', maximum: MAX_TOOLS })

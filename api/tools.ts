@@ -31,6 +31,8 @@ export function filledTool(tool: Tool): ToolRow {
           parameters: parameters ?? {
             type: 'object',
             properties: {},
+            // Endpoints refuse a strict function that is open.
+            ...(strict && { additionalProperties: false }),
           },
           strict: strict ?? false,
         },

@@ -373,6 +373,19 @@ export function invalidUrl(path: string): ApiError {
   )
 }
 
+/** `rule` is a whole sentence. */
+export function invalidFunctionSchema(path: string, name: string, rule: string): ApiError {
+  return new ApiError(400, `Invalid schema for function '${shown(name)}': ${rule}`, {
+    param: path,
+    code: 'invalid_function_parameters',
+  })
+}
+
+/** `why` is a whole sentence. The words are those of chat completions. */
+export function badToolChoice(why: string): ApiError {
+  return new ApiError(400, `Invalid value for 'tool_choice': ${why}`, { param: 'tool_choice' })
+}
+
 // --- files and uploads ----------------------------------------------------------------------
 
 /** Forms are refused in other words than JSON bodies. */

@@ -192,6 +192,24 @@ describe('the end', () => {
   })
 })
 
+test.each([
+  ['numbered', 1],
+  ['all numbered alike', 0],
+])('calls beyond the most that were allowed are not heard of, %s', (_, second) => {
+  const answer = createAnswer(1)
+  const additions = [
+    calls(opens(0, 'one', 'call_a'), goesOn(0, '{"at":')),
+    calls(goesOn(0, '"A"}')),
+    calls(opens(second, 'other', 'call_b'), goesOn(second, '{"at":"B"}')),
+  ].flatMap((piece) => answer.read(piece))
+  expect(additions.filter(({ kind }) => kind === 'call')).toEqual([
+    { kind: 'call', index: 0, name: 'one' },
+  ])
+  expect(answer.calls()).toEqual([{ name: 'one', arguments: '{"at":"A"}' }])
+  // They were written all the same, and are paid for.
+  expect(answer.written()).toContain('"B"')
+})
+
 test.each([{}, { choices: null }, { choices: [{}] }, { choices: [{ delta: null }] }])(
   'a chunk like %j, as some servers send, adds nothing',
   (odd) => {

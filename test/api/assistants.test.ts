@@ -50,7 +50,12 @@ test('every field of an assistant comes back as it was sent', async () => {
         function: {
           name: 'add',
           description: 'Adds.',
-          parameters: { type: 'object', properties: { a: { type: 'number' } }, required: ['a'] },
+          parameters: {
+            type: 'object',
+            properties: { a: { type: 'number' } },
+            required: ['a'],
+            additionalProperties: false,
+          },
           strict: true,
         },
       },

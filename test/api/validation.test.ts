@@ -428,7 +428,11 @@ const tools = [
   },
   {
     type: 'function',
-    function: { name: 'f', strict: true, parameters: { type: 'object', properties: {} } },
+    function: {
+      name: 'f',
+      strict: true,
+      parameters: { type: 'object', properties: {}, additionalProperties: false },
+    },
   },
 ]
 const helper = {

@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest'
 import { createCaller } from '../api/caller.ts'
 import { field, filePart, form } from '../api/form.ts'
 import { answered } from '../support/http-capture.ts'
-import { stallAfter } from '../support/model.ts'
+import { call, stallAfter } from '../support/model.ts'
 import { startServer } from '../support/server.ts'
 import { used } from './answers.ts'
 import {
@@ -85,6 +85,9 @@ async function askForTheRest(): Promise<void> {
   await server.model.tokensOut(await asked, 1)
   await api.delete(`/threads/${thread.id}`)
   await streaming
+  server.model.script(call({ name: 'f0', arguments: '{' }))
+  const short = await api.make('/threads/runs', { assistant_id: assistant.id, max_steps: 1 })
+  expect((await api.settled(short['thread_id'], short.id))['status']).toBe('incomplete')
   const evals = form([field('purpose', 'evals'), filePart('{}', 'a.jsonl')])
   await api.send('POST', '/files', undefined, evals)
   await api.get('/files', inV1)

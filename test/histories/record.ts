@@ -39,15 +39,30 @@ const scenarios: Record<string, Scenario> = {
       ]),
       say('It rains.'),
     ],
-    async meanwhile({ client, model }, run) {
-      await model.called(1)
-      const { required_action: action } = await client.beta.threads.runs.poll(run.id, threadOf(run))
-      const calls = action?.submit_tool_outputs.tool_calls ?? []
-      await client.beta.threads.runs.submitToolOutputs(run.id, {
-        ...threadOf(run),
-        tool_outputs: calls.map(({ id }) => ({ tool_call_id: id, output: 'rain' })),
-      })
+    meanwhile: submitOutputs,
+  },
+  'function-rounds': {
+    body: { tools },
+    steps: [
+      call({ name: 'weather', arguments: { at: 'A' } }),
+      call({ name: 'weather', arguments: { at: 'B' } }),
+      say('It rains.'),
+    ],
+    async meanwhile(recorder, run) {
+      await submitOutputs(recorder, run)
+      await submitOutputs(recorder, run)
     },
+  },
+  'mixed-tools': {
+    body: { tools: [...tools, { type: 'code_interpreter' }] },
+    steps: [
+      call([
+        { name: 'code_interpreter', arguments: { code: 'print(1 + 1)' } },
+        { name: 'weather', arguments: { at: 'A' } },
+      ]),
+      say('It rains.'),
+    ],
+    meanwhile: submitOutputs,
   },
   'built-in-tool': {
     body: { tools: [{ type: 'code_interpreter' }] },
@@ -70,6 +85,29 @@ const scenarios: Record<string, Scenario> = {
   failed: {
     steps: [fail(400, { message: 'No such thing.', code: 'bad_request' })],
   },
+  fallback: {
+    body: { tools, fallback_models: ['other'] },
+    steps: [
+      fail(400, { message: 'No such thing.', code: 'bad_request' }),
+      call({ name: 'weather', arguments: { at: 'A' } }),
+      say('It rains.'),
+    ],
+    meanwhile: submitOutputs,
+  },
+  'max-steps': {
+    body: { tools: [{ type: 'code_interpreter' }], max_steps: 1 },
+    steps: [call({ name: 'code_interpreter', arguments: { code: 'print(1 + 1)' } })],
+  },
+}
+
+/** Waits for the run to ask, and answers each of its calls. */
+async function submitOutputs({ client }: Recorder, run: OpenAI.Beta.Threads.Run): Promise<void> {
+  const { required_action: action } = await client.beta.threads.runs.poll(run.id, threadOf(run))
+  const calls = action?.submit_tool_outputs.tool_calls ?? []
+  await client.beta.threads.runs.submitToolOutputs(run.id, {
+    ...threadOf(run),
+    tool_outputs: calls.map(({ id }) => ({ tool_call_id: id, output: 'rain' })),
+  })
 }
 
 interface Scenario {

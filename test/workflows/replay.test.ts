@@ -28,7 +28,11 @@ test('there is a history for every way that a run can go', () => {
     'cancelled',
     'expired',
     'failed',
+    'fallback',
+    'function-rounds',
     'functions',
+    'max-steps',
+    'mixed-tools',
     'text',
   ])
 })
