@@ -15,9 +15,47 @@ export async function countTokens(text: string): Promise<number> {
   return tokens
 }
 
+/** A text that is counted again and again, as those of a thread are, is remembered by a key that stands for no other text. */
+export interface KeyedText {
+  text: string
+  key: string | undefined
+}
+
+/** Counts each of the texts; streams of this process go on meanwhile, however many they are. */
+export async function countEach(texts: KeyedText[]): Promise<number[]> {
+  const counts: number[] = []
+  let charsAtOnce = 0
+  for (const { text, key } of texts) {
+    const known = key === undefined ? undefined : counted.get(key)
+    if (known === undefined) charsAtOnce += text.length
+    if (charsAtOnce > sliceChars) {
+      await new Promise((resolve) => setImmediate(resolve))
+      charsAtOnce = 0
+    }
+    const tokens = known ?? (await countTokens(text))
+    if (key !== undefined) remember(key, tokens)
+    counts.push(tokens)
+  }
+  return counts
+}
+
 /** No text has more tokens than bytes in UTF-8; none needs to be counted that fits by this. */
 export function mostTokens(text: string): number {
   return Buffer.byteLength(text)
+}
+
+/** What was asked for longest ago comes first, and goes first. */
+const counted = new Map<string, number>()
+/** About 2 MB. */
+const maxCounted = 20_000
+
+function remember(key: string, tokens: number): void {
+  counted.delete(key)
+  counted.set(key, tokens)
+  for (const oldest of counted.keys()) {
+    if (counted.size <= maxCounted) return
+    counted.delete(oldest)
+  }
 }
 
 /** About 2 ms of work. */

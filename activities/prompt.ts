@@ -1,12 +1,6 @@
 import type { ModelRoute } from '../models.ts'
-import type {
-  ContentPart,
-  FunctionTool,
-  MessageRow,
-  RunRow,
-  ToolCallRow,
-  ToolRow,
-} from '../store/rows.ts'
+import type { OwnMessage, ThreadMessage } from '../store/context.ts'
+import type { ContentPart, FunctionTool, RunRow, ToolCallRow, ToolRow } from '../store/rows.ts'
 import type {
   ChatCompletionCreateParamsStreaming as ChatRequest,
   ChatCompletionMessageParam as ChatMessage,
@@ -18,49 +12,76 @@ export interface PromptInput {
   run: RunRow
   route: ModelRoute
   turn: number
-  /** The thread before this run, oldest first; it may be cut at the old end. */
-  thread: MessageRow[]
-  /** What this run has said and called so far. */
-  own: { messages: MessageRow[]; calls: ToolCallRow[] }
+  /** What is shown of the thread before this run, oldest first. */
+  thread: Pick<ThreadMessage, 'role' | 'content'>[]
+  /** What is shown of what this run has said and called so far. */
+  rounds: Round[]
+  /** The images of the thread that were uploaded as files, by the ids of these. */
+  images: ReadonlyMap<string, ShownImage>
+  /** The most that the model may write; null where nobody has said. */
+  completionTokens: number | null
 }
 
+/** One turn of the run that has been: what the model wrote and called, and all outputs of that. */
+export interface Round {
+  /** Stands for no other round. */
+  key: string | undefined
+  /** How many it called. */
+  calls: number
+  messages: ChatMessage[]
+}
+
+/** An image as a URL that holds it, or in words why there is none. */
+export type ShownImage = { url: string } | { missing: string }
+
 /** The request of a turn for a `/chat/completions` endpoint. Its beginning stays the same from turn to turn, for the provider's cache. */
-export function chatRequest({ run, route, turn, thread, own }: PromptInput): ChatRequest {
-  const tools = run.tool_choice === 'none' ? [] : run.tools.map(chatTool)
-  const format = run.response_format
-  const said: ChatMessage[] = [
-    ...(run.instructions ? [{ role: 'system' as const, content: run.instructions }] : []),
-    ...fitting(lastMessages(thread, run), route.contextSize).flatMap(threadMessage),
-    ...turnsSoFar(own),
-  ]
+export function chatRequest(input: PromptInput): ChatRequest {
+  const { run, route, turn, completionTokens } = input
+  const { quirks } = route
+  const { tools, response_format } = declarations(run, route)
+  const said = withInstructions(run.instructions, quirks.system_role, [
+    ...input.thread.flatMap((message) => threadMessage(message, input)),
+    ...input.rounds.flatMap(({ messages }) => messages),
+  ])
   return {
     model: route.upstreamName,
     stream: true,
-    ...(!route.quirks.no_stream_options && { stream_options: { include_usage: true } }),
+    ...(!quirks.no_stream_options && { stream_options: { include_usage: true } }),
     // A run on an empty thread is allowed, and no endpoint takes an empty list.
     messages: said.length > 0 ? said : [{ role: 'user', content: '(There are no messages yet.)' }],
-    ...(tools.length > 0 && { tools }),
+    ...(tools && { tools }),
     // A choice that is repeated would make the model call for ever: it is for the first turn.
-    ...(tools.length > 0 &&
+    ...(tools &&
       turn === 0 &&
-      run.tool_choice !== 'auto' && {
-        tool_choice: toolChoice(run.tool_choice),
-      }),
-    ...(tools.length > 0 &&
+      run.tool_choice !== 'auto' &&
+      !quirks.no_tool_choice && { tool_choice: toolChoice(run.tool_choice) }),
+    ...(tools &&
       !run.parallel_tool_calls &&
-      !route.quirks.no_parallel_tool_calls && { parallel_tool_calls: false }),
+      !quirks.no_parallel_tool_calls && { parallel_tool_calls: false }),
     // One is everybody's default, and reasoning models refuse to be told.
     ...(run.temperature !== null && run.temperature !== 1 && { temperature: run.temperature }),
     ...(run.top_p !== null && run.top_p !== 1 && { top_p: run.top_p }),
     ...(run.reasoning_effort !== null && {
       reasoning_effort: run.reasoning_effort as ChatRequest['reasoning_effort'],
     }),
-    ...(typeof format === 'object' && {
-      response_format: format as unknown as ChatRequest['response_format'],
-    }),
-    ...(run.max_completion_tokens !== null && {
-      [route.quirks.max_tokens_name]: run.max_completion_tokens,
-    }),
+    ...(response_format && { response_format }),
+    ...(completionTokens !== null && { [quirks.max_tokens_name]: completionTokens }),
+  }
+}
+
+/** What goes with every prompt of the run beside its messages. */
+export function declarations(
+  run: RunRow,
+  { quirks }: ModelRoute,
+): Pick<ChatRequest, 'tools' | 'response_format'> {
+  const tools = run.tool_choice === 'none' ? [] : run.tools
+  const format = run.response_format
+  return {
+    ...(tools.length > 0 && { tools: tools.map((tool) => chatTool(tool, quirks.no_strict)) }),
+    ...(typeof format === 'object' &&
+      !quirks.no_response_format && {
+        response_format: format as unknown as ChatRequest['response_format'],
+      }),
   }
 }
 
@@ -106,9 +127,10 @@ export function declaresFunction(name: string, tools: ToolRow[]): boolean {
   return tools.some((tool) => tool.type === 'function' && tool.function.name === name)
 }
 
-function chatTool(tool: ToolRow): ChatTool {
-  const declared = tool.type === 'function' ? tool.function : builtIn[tool.type]
-  return { type: 'function', function: declared }
+function chatTool(tool: ToolRow, withoutStrict: boolean): ChatTool {
+  if (tool.type !== 'function') return { type: 'function', function: builtIn[tool.type] }
+  const { strict: _strict, ...rest } = tool.function
+  return { type: 'function', function: withoutStrict ? rest : tool.function }
 }
 
 function toolChoice(choice: RunRow['tool_choice']): ChatRequest['tool_choice'] {
@@ -117,88 +139,104 @@ function toolChoice(choice: RunRow['tool_choice']): ChatRequest['tool_choice'] {
   return { type: 'function', function: { name: named?.name ?? type } }
 }
 
-function lastMessages(thread: MessageRow[], { truncation_strategy }: RunRow): MessageRow[] {
-  const { type, last_messages: n } = truncation_strategy
-  return type === 'last_messages' && n !== null ? thread.slice(-n) : thread
+function withInstructions(
+  instructions: string | null,
+  role: ModelRoute['quirks']['system_role'],
+  said: ChatMessage[],
+): ChatMessage[] {
+  if (!instructions) return said
+  if (role !== 'none') return [{ role, content: instructions }, ...said]
+  const at = said.findIndex((message) => message.role === 'user')
+  const first = said[at]
+  if (first?.role !== 'user') return [{ role: 'user', content: instructions }, ...said]
+  const content =
+    typeof first.content === 'string'
+      ? `${instructions}\n\n${first.content}`
+      : [textPart(instructions), ...first.content]
+  return said.with(at, { ...first, content })
 }
 
-/** Rough, and on the safe side for English; most of the context stays free for the answer. */
-const charsPerToken = 3
-const promptShare = 0.75
-
-/** The newest messages that fit into the model's context; at least the last one, whatever its size. */
-function fitting(thread: MessageRow[], contextSize: number): MessageRow[] {
-  let room = contextSize * charsPerToken * promptShare
-  const start = thread.findLastIndex((message) => {
-    room -= textOf(message.content).length
-    return room < 0
-  })
-  return thread.slice(Math.min(start + 1, thread.length - 1))
-}
-
-function threadMessage(message: MessageRow): ChatMessage[] {
-  if (message.role === 'assistant') {
-    const content = textOf(message.content)
+function threadMessage(
+  { role, content: parts }: PromptInput['thread'][number],
+  input: PromptInput,
+): ChatMessage[] {
+  if (role === 'assistant') {
+    const content = textOf(parts)
     // Strict servers refuse an assistant message without content.
-    return content === '' ? [] : [{ role: 'assistant', content }]
+    return content === '' ? [] : [{ role, content }]
   }
-  const isText = message.content.every(({ type }) => type === 'text')
-  return [
-    { role: 'user', content: isText ? textOf(message.content) : message.content.flatMap(userPart) },
-  ]
+  const isText = parts.every(({ type }) => type === 'text')
+  return [{ role, content: isText ? textOf(parts) : parts.map((part) => userPart(part, input)) }]
 }
 
-function userPart(part: ContentPart): UserPart[] {
+function userPart(part: ContentPart, { route, images }: PromptInput): UserPart {
   switch (part.type) {
     case 'text':
-      return [{ type: 'text', text: part.text.value }]
-    case 'image_url':
-      return [
-        {
-          type: 'image_url',
-          image_url: { url: part.image_url.url, detail: part.image_url.detail as 'auto' },
-        },
-      ]
-    case 'image_file':
-      return [{ type: 'text', text: `[The image ${part.image_file.file_id} is not available.]` }]
+      return textPart(part.text.value)
     case 'refusal':
-      return [{ type: 'text', text: part.refusal }]
+      return textPart(part.refusal)
+    case 'image_url':
+      return imagePart({ url: part.image_url.url }, part.image_url.detail, route)
+    case 'image_file': {
+      const { file_id, detail } = part.image_file
+      const image = images.get(file_id) ?? { missing: 'it could not be read' }
+      return imagePart(image, detail, route)
+    }
     default:
       return part satisfies never
   }
 }
 
+function imagePart(image: ShownImage, detail: string, { quirks }: ModelRoute): UserPart {
+  if (quirks.no_images) return textPart('[There was an image here. You cannot see images.]')
+  if ('missing' in image) return textPart(`[There was an image here: ${image.missing}.]`)
+  return { type: 'image_url', image_url: { url: image.url, detail: detail as 'auto' } }
+}
+
+function textPart(text: string): UserPart {
+  return { type: 'text', text }
+}
+
 type UserPart = Exclude<Extract<ChatMessage, { role: 'user' }>['content'], string>[number]
 
-/** Each turn of this run: what the model wrote, what it called, and what came of it. */
-function turnsSoFar({ messages, calls }: PromptInput['own']): ChatMessage[] {
-  const turns = [...new Set([...messages, ...calls].map(({ turn }) => turn ?? 0))].toSorted(
-    (a, b) => a - b,
-  )
-  return turns.flatMap((turn): ChatMessage[] => {
-    const text = messages
-      .filter((message) => message.turn === turn)
-      .map(({ content }) => textOf(content))
-      .join('\n')
-    const called = calls.filter((call) => call.turn === turn)
-    if (called.length === 0) return text === '' ? [] : [{ role: 'assistant', content: text }]
-    return [
-      {
-        role: 'assistant',
-        content: text === '' ? null : text,
-        tool_calls: called.map(({ id, name, arguments: args }) => ({
-          id,
-          type: 'function',
-          function: { name, arguments: args },
-        })),
-      },
-      ...called.map(({ id, output }): ChatMessage => ({
-        role: 'tool',
-        tool_call_id: id,
-        content: output ?? '',
+/** The turns of a run that have been, in order. */
+export function roundsOf(own: { messages: OwnMessage[]; calls: ToolCallRow[] }): Round[] {
+  const turns = [...new Set([...own.messages, ...own.calls].map(({ turn }) => turn ?? 0))]
+  return turns
+    .toSorted((a, b) => a - b)
+    .map((turn) => ({
+      text: own.messages
+        .filter((message) => message.turn === turn)
+        .map(({ content }) => textOf(content))
+        .join('\n'),
+      called: own.calls.filter((call) => call.turn === turn),
+    }))
+    .filter(({ text, called }) => text !== '' || called.length > 0)
+    .map(({ text, called }) => ({
+      key: called[0]?.id,
+      calls: called.length,
+      messages: roundMessages(text, called),
+    }))
+}
+
+function roundMessages(text: string, called: ToolCallRow[]): ChatMessage[] {
+  if (called.length === 0) return [{ role: 'assistant', content: text }]
+  return [
+    {
+      role: 'assistant',
+      content: text === '' ? null : text,
+      tool_calls: called.map(({ id, name, arguments: args }) => ({
+        id,
+        type: 'function',
+        function: { name, arguments: args },
       })),
-    ]
-  })
+    },
+    ...called.map(({ id, output }): ChatMessage => ({
+      role: 'tool',
+      tool_call_id: id,
+      content: output ?? '',
+    })),
+  ]
 }
 
 export function textOf(content: ContentPart[]): string {

@@ -54,12 +54,12 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
     const schema = bodyOf<CreateThreadAndRun>(ctx, schemas)
     const { thread: given, tool_resources, ...body } = await readBody(ctx, schema)
     const { thread, messages } = newThread(given ?? parse(CreateThread, {}))
-    messages.push(...(body.additional_messages ?? []).map(newMessage))
+    const additional = (body.additional_messages ?? []).map(newMessage)
     await begin(ctx, body, (run) =>
       store.runs.create(
         { ...run, ...(tool_resources && { toolResources: namedResources(tool_resources) }) },
         thread,
-        messages,
+        [...messages, ...additional.map((message) => ({ ...message, came_with: run.id }))],
       ),
     )
   }

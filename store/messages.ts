@@ -1,6 +1,6 @@
 import { threadLockedForMessage } from '../wire/errors.ts'
 import type { Db, Tx } from './db.ts'
-import type { MessageRow, OnActiveRun, ProjectRow, RunRow, ThreadRow, ToolCallRow } from './rows.ts'
+import type { MessageRow, OnActiveRun, ProjectRow, RunRow, ThreadRow } from './rows.ts'
 import { lockHolder } from './run-queue.ts'
 import { addMessages, lockedThread, type NewMessage } from './thread-rows.ts'
 
@@ -15,10 +15,6 @@ export interface Messages {
     message: NewMessage,
     onActiveRun: OnActiveRun | null,
   ): Promise<MessageRow>
-  /** The newest messages of a run's thread that a model may be shown, oldest first, up to `limit`. */
-  newest(run: Pick<RunRow, 'thread_id' | 'id'>, limit: number): Promise<MessageRow[]>
-  /** What the run itself has written and called so far, in order. */
-  ofRun(runId: string): Promise<{ messages: MessageRow[]; calls: ToolCallRow[] }>
 }
 
 export function createMessages(db: Db): Messages {
@@ -33,27 +29,6 @@ export function createMessages(db: Db): Messages {
         if (!row) throw new Error('INSERT INTO messages returned no row')
         return row
       }),
-    async newest(run, limit) {
-      const rows = await db.sql<MessageRow>(
-        `SELECT * FROM messages WHERE thread_id = $1 AND run_id IS DISTINCT FROM $2
-           AND NOT superseded AND NOT held AND status <> 'in_progress'
-         ORDER BY seq DESC LIMIT $3`,
-        [run.thread_id, run.id, limit],
-      )
-      return rows.toReversed()
-    },
-    async ofRun(runId) {
-      const messages = await db.sql<MessageRow>(
-        `SELECT * FROM messages WHERE run_id = $1 AND NOT superseded AND status <> 'in_progress' ORDER BY seq`,
-        [runId],
-      )
-      const calls = await db.sql<ToolCallRow>(
-        `SELECT c.* FROM tool_calls c JOIN run_steps s ON s.id = c.step_id
-         WHERE c.run_id = $1 AND NOT s.superseded ORDER BY c.turn, c.idx`,
-        [runId],
-      )
-      return { messages, calls }
-    },
   }
 }
 

@@ -11,8 +11,11 @@ export async function handOn(tx: Tx, before: RunRow, ended: MovedRun): Promise<v
 
 /** Gives the free lock of a thread to the run that has waited longest, and lets go the messages that were held for it. */
 export async function promoteNext(tx: Tx, threadId: ThreadRow['id']): Promise<void> {
-  for (const id of await waitingRuns(tx, threadId)) {
+  for (;;) {
+    const [id] = await waitingRuns(tx, threadId, 1)
+    if (!id) break
     const next = await lockRun(tx, id)
+    // It may have been cancelled while its lock was waited for.
     if (next?.status !== 'queued' || next.holds_lock) continue
     // A thread that was empty then has nothing that the run is to see.
     await releaseMessages(tx, threadId, next.messages_until ?? '0')
@@ -30,10 +33,14 @@ export async function promoteNext(tx: Tx, threadId: ThreadRow['id']): Promise<vo
 }
 
 /** The ids of the runs that wait for a thread, in their order. */
-export async function waitingRuns(tx: Tx, threadId: string): Promise<RunRow['id'][]> {
+export async function waitingRuns(
+  tx: Tx,
+  threadId: string,
+  limit?: number,
+): Promise<RunRow['id'][]> {
   const rows = await tx.sql<Pick<RunRow, 'id'>>(
-    `SELECT id FROM runs WHERE thread_id = $1 AND status = 'queued' AND NOT holds_lock ORDER BY seq`,
-    [threadId],
+    `SELECT id FROM runs WHERE thread_id = $1 AND status = 'queued' AND NOT holds_lock ORDER BY seq LIMIT $2`,
+    [threadId, limit ?? null],
   )
   return rows.map(({ id }) => id)
 }

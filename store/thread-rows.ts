@@ -12,7 +12,8 @@ import type { MessageRow, ThreadRow } from './rows.ts'
 import { insert } from './sql.ts'
 
 /** What a client puts into a thread, and the thread itself: written in the transactions that also make runs. */
-export type NewMessage = Pick<MessageRow, 'id' | 'role' | 'content' | 'attachments' | 'metadata'>
+export type NewMessage = Pick<MessageRow, 'id' | 'role' | 'content' | 'attachments' | 'metadata'> &
+  Partial<Pick<MessageRow, 'came_with'>>
 
 export type NewThread = Pick<ThreadRow, 'id' | 'metadata'> & { resources: NamedResources }
 
@@ -82,6 +83,8 @@ async function insertMessages(
     sql,
     'messages',
     messages.map((message) => ({
+      held: false,
+      came_with: null,
       ...message,
       project_id: thread.project_id,
       thread_id: thread.id,

@@ -4,9 +4,11 @@ import {
   builtInTool,
   chatRequest,
   declaresFunction,
+  roundsOf,
   type PromptInput,
 } from '../../activities/prompt.ts'
-import type { ToolRow } from '../../store/rows.ts'
+import { defaultQuirks, type ModelRoute } from '../../models.ts'
+import type { ContentPart, ToolRow } from '../../store/rows.ts'
 import { aCall, aMessage, aRoute, aRun } from './rows.ts'
 
 function request(given: Partial<PromptInput> = {}) {
@@ -15,15 +17,26 @@ function request(given: Partial<PromptInput> = {}) {
     route: aRoute(),
     turn: 0,
     thread: [aMessage('Hi')],
-    own: { messages: [], calls: [] },
+    rounds: [],
+    images: new Map(),
+    completionTokens: null,
     ...given,
   })
 }
 
-const weather: ToolRow = {
-  type: 'function',
-  function: { name: 'weather', parameters: { type: 'object' }, strict: false },
+const image: ContentPart = {
+  type: 'image_url',
+  image_url: { url: 'https://example.com/a.png', detail: 'low' },
 }
+const shownImage = {
+  type: 'image_url',
+  image_url: { url: 'https://example.com/a.png', detail: 'low' },
+}
+
+const weather = {
+  type: 'function' as const,
+  function: { name: 'weather', parameters: { type: 'object' }, strict: false },
+} satisfies ToolRow
 
 describe('a plain request', () => {
   test('says no more than it must', () => {
@@ -51,9 +64,8 @@ describe('settings', () => {
       top_p: 0.5,
       reasoning_effort: 'low',
       response_format: { type: 'json_object' },
-      max_completion_tokens: 99,
     })
-    expect(request({ run })).toMatchObject({
+    expect(request({ run, completionTokens: 99 })).toMatchObject({
       temperature: 0,
       top_p: 0.5,
       reasoning_effort: 'low',
@@ -67,24 +79,79 @@ describe('settings', () => {
     expect(request({ run })).toEqual(request())
   })
 
-  test('are fitted to what the endpoint understands', () => {
-    const run = aRun({ max_completion_tokens: 99, parallel_tool_calls: false, tools: [weather] })
-    const route = aRoute({
-      quirks: {
-        no_parallel_tool_calls: true,
-        no_stream_options: true,
-        max_tokens_name: 'max_tokens',
-      },
+  test('of an endpoint leave out what it refuses', () => {
+    const run = aRun({
+      parallel_tool_calls: false,
+      tools: [{ type: 'function', function: { ...weather.function, strict: true } }],
+      tool_choice: 'required',
+      response_format: { type: 'json_object' },
     })
-    const fitted = request({ run, route })
-    expect(fitted).toMatchObject({ max_tokens: 99 })
-    for (const unknown of ['stream_options', 'parallel_tool_calls', 'max_completion_tokens']) {
-      expect(fitted).not.toHaveProperty(unknown)
-    }
-    expect(request({ run })).toMatchObject({
+    const given = { run, completionTokens: 99 }
+    const plain = request(given)
+    expect(plain).toMatchObject({
+      stream_options: { include_usage: true },
       max_completion_tokens: 99,
       parallel_tool_calls: false,
+      tool_choice: 'required',
+      response_format: { type: 'json_object' },
     })
+    const fitted = request({
+      ...given,
+      route: quirky({
+        no_parallel_tool_calls: true,
+        no_stream_options: true,
+        no_tool_choice: true,
+        no_strict: true,
+        no_response_format: true,
+        max_tokens_name: 'max_tokens',
+      }),
+    })
+    const { name, parameters } = weather.function
+    expect(fitted).toEqual({
+      model: 'upstream-m',
+      stream: true,
+      messages: plain.messages,
+      tools: [{ type: 'function', function: { name, parameters } }],
+      max_tokens: 99,
+    })
+  })
+
+  test('of an endpoint say which role instructions have', () => {
+    const run = aRun({ instructions: 'Be brief.' })
+    const route = quirky({ system_role: 'developer' })
+    expect(request({ run, route }).messages[0]).toEqual({ role: 'developer', content: 'Be brief.' })
+  })
+
+  test('of an endpoint without such a role put instructions before what the user says first', () => {
+    const run = aRun({ instructions: 'Be brief.' })
+    const route = quirky({ system_role: 'none' })
+    const hello = aMessage('Hello', { role: 'assistant' })
+    expect(
+      request({ run, route, thread: [hello, aMessage('Hi'), aMessage('?')] }).messages,
+    ).toEqual([
+      { role: 'assistant', content: 'Hello' },
+      { role: 'user', content: 'Be brief.\n\nHi' },
+      { role: 'user', content: '?' },
+    ])
+    const [withImage] = request({
+      run,
+      route,
+      thread: [aMessage('', { content: [image] })],
+    }).messages
+    expect(withImage?.content).toEqual([{ type: 'text', text: 'Be brief.' }, shownImage])
+    expect(request({ run, route, thread: [hello] }).messages).toEqual([
+      { role: 'user', content: 'Be brief.' },
+      { role: 'assistant', content: 'Hello' },
+    ])
+  })
+
+  test('of an endpoint that cannot see say so in place of every image', () => {
+    const file = { type: 'image_file' as const, image_file: { file_id: 'file_a', detail: 'auto' } }
+    const thread = [aMessage('', { content: [image, file] })]
+    const images = new Map([['file_a', { url: 'data:image/png;base64,AA==' }]])
+    const [message] = request({ thread, images, route: quirky({ no_images: true }) }).messages
+    const words = { type: 'text', text: expect.stringContaining('cannot see images') as string }
+    expect(message?.content).toEqual([words, words])
   })
 })
 
@@ -149,42 +216,27 @@ describe('the thread', () => {
       aMessage('', {
         content: [
           { type: 'text', text: { value: 'What is it?', annotations: [] } },
-          { type: 'image_url', image_url: { url: 'https://example.com/a.png', detail: 'low' } },
+          image,
+          { type: 'image_file', image_file: { file_id: 'file_a', detail: 'high' } },
+          { type: 'image_file', image_file: { file_id: 'file_b', detail: 'auto' } },
         ],
       }),
     ]
-    expect(request({ thread }).messages[0]?.content).toEqual([
+    const images = new Map([
+      ['file_a', { url: 'data:image/png;base64,AA==' }],
+      ['file_b', { missing: 'the file file_b has been deleted' }],
+    ])
+    expect(request({ thread, images }).messages[0]?.content).toEqual([
       { type: 'text', text: 'What is it?' },
-      { type: 'image_url', image_url: { url: 'https://example.com/a.png', detail: 'low' } },
+      shownImage,
+      { type: 'image_url', image_url: { url: 'data:image/png;base64,AA==', detail: 'high' } },
+      { type: 'text', text: '[There was an image here: the file file_b has been deleted.]' },
     ])
   })
 
   test('has no empty messages of the assistant, which strict servers refuse', () => {
     const empty = aMessage('', { role: 'assistant', content: [] })
     expect(request({ thread: [aMessage('a'), empty, aMessage('b')] }).messages).toHaveLength(2)
-  })
-
-  test('is cut to its newest messages where the run asks for it', () => {
-    const run = aRun({ truncation_strategy: { type: 'last_messages', last_messages: 2 } })
-    const thread = ['a', 'b', 'c'].map((text) => aMessage(text))
-    expect(textsIn(request({ run, thread }))).toEqual(['b', 'c'])
-  })
-
-  test('is cut at its old end where it would not fit the context', () => {
-    const route = aRoute({ contextSize: 1000 })
-    const thread = ['a', 'b', 'c', 'd'].map((text) => aMessage(text.repeat(1000)))
-    const kept = textsIn(request({ route, thread }))
-    expect(kept.length).toBeGreaterThan(0)
-    expect(kept.length).toBeLessThan(4)
-    expect(kept).toEqual(thread.slice(-kept.length).map((_, n) => letter(4 - kept.length + n)))
-    // A token is rarely shorter than three characters.
-    expect(kept.join('').length).toBeLessThanOrEqual(3 * 1000)
-  })
-
-  test('keeps its newest message whatever its size', () => {
-    const route = aRoute({ contextSize: 10 })
-    const thread = [aMessage('a'), aMessage('b'.repeat(10_000))]
-    expect(textsIn(request({ route, thread }))).toEqual(['b'.repeat(10_000)])
   })
 
   test('may be empty, which the model is told, since no endpoint takes an empty list', () => {
@@ -204,7 +256,7 @@ describe('what the run itself has done', () => {
         aCall({ id: 'call_c', turn: 1, name: 'code_interpreter', output: null }),
       ],
     }
-    expect(request({ own, turn: 2 }).messages).toEqual([
+    expect(request({ rounds: roundsOf(own), turn: 2 }).messages).toEqual([
       { role: 'user', content: 'Hi' },
       {
         role: 'assistant',
@@ -231,26 +283,16 @@ describe('what the run itself has done', () => {
     ])
   })
 
-  test('is never cut off, however long the thread is', () => {
-    const own = { messages: [], calls: [aCall()] }
-    const thread = Array.from({ length: 50 }, () => aMessage('x'.repeat(1000)))
-    const { messages } = request({ own, thread, turn: 1, route: aRoute({ contextSize: 1000 }) })
-    expect(messages.slice(-2).map(({ role }) => role)).toEqual(['assistant', 'tool'])
-  })
-
   test('leaves the beginning of the request as it was, for the cache of the provider', () => {
     const run = aRun({ tools: [weather], instructions: 'Be brief.' })
     const first = request({ run })
-    const second = request({ run, turn: 1, own: { messages: [], calls: [aCall()] } })
+    const rounds = roundsOf({ messages: [], calls: [aCall()] })
+    const second = request({ run, turn: 1, rounds })
     expect(second.messages.slice(0, first.messages.length)).toEqual(first.messages)
     expect(second.tools).toEqual(first.tools)
   })
 })
 
-function textsIn({ messages }: ReturnType<typeof request>): unknown[] {
-  return messages.map(({ content }) => content)
-}
-
-function letter(index: number): string {
-  return 'abcd'.charAt(index).repeat(1000)
+function quirky(quirks: Partial<ModelRoute['quirks']>) {
+  return aRoute({ quirks: { ...defaultQuirks, ...quirks } })
 }

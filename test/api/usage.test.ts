@@ -107,6 +107,7 @@ describe('usage', () => {
     expect(parked['status']).toBe('requires_action')
     expect(parked['usage']).toBeNull()
     expect(parked['longrun']).toMatchObject({ cost: null })
+    expect((await stepsOf(parked)).map((step) => step['usage'])).toEqual([null])
     const run = await ended(await submit(parked))
     expect(run['usage']).toMatchObject({ prompt_tokens: 2000, completion_tokens: 200 })
     // Twice 1,000 at 2 and 100 at 10 dollars a million.
@@ -160,6 +161,29 @@ describe('usage', () => {
     expect(over['usage']).toMatchObject({ completion_tokens: 3 })
     expect(over['longrun']).toMatchObject({ usage_estimated: true })
     expect((await stepsOf(run)).map((step) => step['usage'])).toEqual([over['usage']])
+  })
+
+  test('of a run that expires in the middle of a call for functions is counted here', async () => {
+    const at = { name: 'look_up', arguments: '{"at":"A"}', fragments: ['{"at"', ':"A"', '}'] }
+    model.script(stallAfter(2, { calls: [at] }))
+    const body = { expires_after_seconds: 2 }
+    const run = await ended(await begin(body, { tools: [lookUp] }))
+    expect(run['status']).toBe('expired')
+    const { completion_tokens } = run['usage'] as { completion_tokens: number }
+    expect(completion_tokens).toBeGreaterThan(0)
+    expect(run['longrun']).toMatchObject({ usage_estimated: true })
+    expect((await stepsOf(run)).map(({ type, usage: shown }) => [type, shown])).toEqual([
+      ['tool_calls', run['usage']],
+    ])
+  })
+
+  test('of an answer that is filtered is what the provider told', async () => {
+    model.script(say('It is', { usage, finishReason: 'content_filter' }))
+    const run = await ended(await begin())
+    expect(run['status']).toBe('failed')
+    expect(run['usage']).toMatchObject({ prompt_tokens: 1000, completion_tokens: 100 })
+    expect(run['longrun']).toMatchObject({ usage_estimated: false, cost: { amount: 0.003 } })
+    expect((await stepsOf(run)).map((step) => step['usage'])).toEqual([run['usage']])
   })
 
   test('of a run that fails has every call that clients saw something of', async () => {

@@ -7,12 +7,13 @@ export interface Rows extends AsyncDisposable {
 }
 
 /**
- * Books that are kept about requests, whatever becomes of them: answers kept for repetitions, tokens used elsewhere, bytes
- * to be cleared away; and commands that are on their way to Temporal.
+ * Books that are kept about requests, whatever becomes of them: answers kept for repetitions, tokens used, which are added up
+ * now and then, bytes to be cleared away; and commands that are on their way to Temporal.
  */
-const books = 'api_keys idempotency_keys requests passed_usage loose_blobs blob_place outbox'.split(
-  ' ',
-)
+const books =
+  'api_keys idempotency_keys requests usage usage_sums passed_usage loose_blobs blob_place outbox'.split(
+    ' ',
+  )
 
 export async function openRows(databaseUrl: string): Promise<Rows> {
   const client = new Client({ connectionString: databaseUrl })

@@ -46,7 +46,8 @@ export function presentRunStep(
         ? { type: 'message_creation', message_creation: { message_id: row.message_id ?? '' } }
         : { type: 'tool_calls', tool_calls: calls.map(presentToolCall) },
     metadata: {},
-    usage: row.usage,
+    // Kept with the turn that asked for the calls, and shown once they are answered.
+    usage: row.status === 'in_progress' ? null : row.usage,
     longrun: { model: row.model, failed_models: row.failed_models },
   }
 }

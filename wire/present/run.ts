@@ -34,7 +34,7 @@ export function presentRun(row: RunRow): RunObject {
     status: row.status,
     started_at: secondsOrNull(row.started_at),
     // A run has no `expired_at`: an expired one keeps its deadline, every other end clears it.
-    expires_at: isTerminal(row.status) && row.status !== 'expired' ? null : seconds(row.expires_at),
+    expires_at: hasDeadline(row) ? seconds(row.expires_at) : null,
     cancelled_at: secondsOrNull(row.cancelled_at),
     failed_at: secondsOrNull(row.failed_at),
     completed_at: secondsOrNull(row.completed_at),
@@ -76,4 +76,9 @@ export function presentRun(row: RunRow): RunObject {
 }
 
 /** `max_steps` is ours. */
+/** One that waits for its thread has no deadline yet. */
+function hasDeadline({ status, holds_lock }: RunRow): boolean {
+  return status === 'expired' || (!isTerminal(status) && (holds_lock || status === 'cancelling'))
+}
+
 type IncompleteReason = NonNullable<Run.IncompleteDetails['reason']> | 'max_steps'
