@@ -58,13 +58,14 @@ export function createModelTurn(deps: Deps) {
         const end = { status: 'incomplete', incompleteReason: prepared.incomplete } as const
         return await turn.stop(end, undefined)
       }
-      call = countedCall(turn.model, route, prepared.promptTokens)
+      const counted = countedCall(turn.model, route, () => prepared.promptTokens())
+      call = counted
       // Once the request is on its way, so that the first token does not wait for it.
-      setImmediate(call.begin)
+      setImmediate(() => counted.begin())
       await listen(
         provider.stream(route, prepared.request, stop.signal),
         answer,
-        emitter(turn, call),
+        emitter(turn, counted),
       )
       if (!stop.signal.aborted) {
         endedWell(answer)

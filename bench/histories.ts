@@ -1,5 +1,22 @@
 import { Client, Connection } from '@temporalio/client'
 
+/** What Temporal's price list counts as an action; heartbeats, which it counts too, are not in a history. */
+export const actions = [
+  'workflowExecutionStarted',
+  'workflowExecutionContinuedAsNew',
+  'activityTaskScheduled',
+  'timerStarted',
+  'workflowExecutionSignaled',
+  'upsertWorkflowSearchAttributes',
+  'markerRecorded',
+]
+
+/** Actions of one of these runs, on average. */
+export async function actionsPerRun(address: string, runIds: string[]): Promise<number> {
+  const counts = await countEvents(address, runIds)
+  return actions.reduce((sum, name) => sum + (counts.get(name) ?? 0), 0) / runIds.length
+}
+
 /** How often each kind of event is in the histories of these runs, in the order of their first appearance. */
 export async function countEvents(address: string, runIds: string[]): Promise<Map<string, number>> {
   const connection = await Connection.connect({ address })

@@ -7,7 +7,8 @@ import { nowMs, pause } from './clock.ts'
 import { cpuOf, cpuOfMachine, since, threadsOf, type CpuTimes } from './cpu.ts'
 import { openDatabase, type Database } from './database.ts'
 import { startEngine, type EngineTimings } from './engine.ts'
-import { countEvents } from './histories.ts'
+import { inFlight } from './flight.ts'
+import { actions, countEvents } from './histories.ts'
 import { createLoad, type Load, type Timings } from './load.ts'
 import { printProfiles } from './profile.ts'
 import { startModel, startProgram, temporaryDataDir, type Program } from './program.ts'
@@ -440,16 +441,6 @@ function printCosts(costs: { cpu: CpuTimes; idle: CpuTimes; tookS: number; runs:
   )
 }
 
-/** What Temporal's price list counts as an action; heartbeats, which it counts too, are not in a history. */
-const actions = [
-  'workflowExecutionStarted',
-  'activityTaskScheduled',
-  'timerStarted',
-  'workflowExecutionSignaled',
-  'upsertWorkflowSearchAttributes',
-  'markerRecorded',
-]
-
 const sampled = 50
 
 async function printActions({ program }: Bench, runIds: string[]): Promise<void> {
@@ -510,25 +501,6 @@ async function starts<T>(
       return act()
     }),
   )
-}
-
-/** Calls `act` `total` times, or until `isOver`, with `width` calls under way at any time. */
-async function inFlight(
-  width: number,
-  total: number,
-  stop: AbortSignal,
-  act: () => Promise<void>,
-  isOver = () => false,
-): Promise<void> {
-  let begun = 0
-  const lane = async (): Promise<void> => {
-    while (begun < total && !isOver()) {
-      stop.throwIfAborted()
-      begun += 1
-      await act()
-    }
-  }
-  await Promise.all(Array.from({ length: width }, lane))
 }
 
 const goalHeads = ['goal', 'met']

@@ -6,6 +6,8 @@ import { nowMs, pause } from './clock.ts'
 export interface Load extends Disposable {
   /** POSTs and reads the JSON answer. Throws where it is not a success. */
   post(path: string, body: object): Promise<{ id: string }>
+  /** The run as it is once it is terminal or waits for its client. */
+  settled(threadId: string, runId: string): Promise<{ status: string }>
   /** A streamed run on the thread, until `[DONE]`. Throws where it does not complete. */
   run(assistantId: string, threadId: string): Promise<Timings & { runId: string }>
   /** What `create_and_poll` of the official clients does, in milliseconds until the run is seen to have ended. */
@@ -55,6 +57,14 @@ export function createLoad(baseUrl: string, modelUrl: string, stop: AbortSignal)
     async post(path, body) {
       const { text } = await json('POST', `${baseUrl}${path}`, body)
       return JSON.parse(text) as { id: string }
+    },
+    async settled(threadId, runId) {
+      const helper = { 'x-stainless-poll-helper': 'true' }
+      for (;;) {
+        const url = `${baseUrl}/threads/${threadId}/runs/${runId}`
+        const { text } = await json('GET', url, undefined, helper)
+        if (terminal.test(text)) return JSON.parse(text) as { status: string }
+      }
     },
     async run(assistantId, threadId) {
       const began = nowMs()

@@ -1,5 +1,7 @@
 import { latency } from './latency.ts'
 import { lists } from './lists.ts'
+import { parked } from './parked.ts'
+import { runs } from './runs.ts'
 
 /**
  * `npm run bench -- <name> [options]`: measurements that anybody can repeat. Each starts what it
@@ -8,6 +10,8 @@ import { lists } from './lists.ts'
 const benchmarks: Record<string, (args: string[], stop: AbortSignal) => Promise<void>> = {
   latency,
   lists,
+  runs,
+  parked,
 }
 
 const [name = '', ...args] = process.argv.slice(2)

@@ -7,7 +7,8 @@ import { nowMs } from './clock.ts'
  * The model of the measurements, in a process of its own. The name that is asked for says what it
  * does: `tokens-20-every-10` writes 20 tokens, one every 10 ms. Every token is the time at which it
  * was sent, in microseconds, so that whoever gets it knows how long it was on its way. It shares a
- * machine with what is measured: one timer serves all streams of one pace.
+ * machine with what is measured: one timer serves all streams of one pace. `rounds-2` asks for a
+ * function twice, and then says what it was told.
  */
 type Stream = {
   response: ServerResponse
@@ -38,6 +39,8 @@ process.once('disconnect', () => process.exit(0))
 
 function begin(body: string, response: ServerResponse): void {
   const asked = /"model"\s*:\s*"tokens-(\d+)-every-(\d+)"/.exec(body)
+  const rounds = /"model"\s*:\s*"rounds-(\d+)"/.exec(body)
+  if (rounds) return answerAfter(Number(rounds[1]), body, response)
   if (!asked) return sendJson(response, 200, { object: 'list', data: [] })
   const [tokens, intervalMs] = [Number(asked[1]), Number(asked[2])]
   response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8' })
@@ -53,6 +56,23 @@ function begin(body: string, response: ServerResponse): void {
   paces.set(intervalMs, pace)
   pace.streams.push(stream)
   arm(pace)
+}
+
+/** One function call a turn, until so many were answered. */
+function answerAfter(rounds: number, body: string, response: ServerResponse): void {
+  // What our own server sent.
+  const { messages } = JSON.parse(body) as { messages: { role: string; content: unknown }[] }
+  const told = messages.filter(({ role }) => role === 'tool').map(({ content }) => String(content))
+  response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8' })
+  const counted = encode.usage({ promptTokens: 100, completionTokens: 20 })
+  if (told.length < rounds) {
+    const call = { id: `call_${told.length}`, name: 'look_up' }
+    const asked = encode.callStart(0, call) + encode.callArguments(0, '{"key": "answer"}')
+    response.end(encode.start() + asked + encode.finish('tool_calls') + counted + DONE)
+    return
+  }
+  const words = ['I ', 'was ', 'told: ', told.join(', ')].map((word) => encode.text(word)).join('')
+  response.end(encode.start() + words + encode.finish('stop') + counted + DONE)
 }
 
 function arm(pace: Pace): void {

@@ -5,6 +5,7 @@ export function percentile(values: number[], share: number): number {
 }
 
 export const p50 = (values: number[]): number => percentile(values, 0.5)
+export const p95 = (values: number[]): number => percentile(values, 0.95)
 export const p99 = (values: number[]): number => percentile(values, 0.99)
 
 /** Milliseconds and counts, with as many digits as mean something. */

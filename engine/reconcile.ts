@@ -4,7 +4,7 @@ import {
   type Client,
 } from '@temporalio/client'
 
-import { assistantRunType } from '../workflows/messages.ts'
+import { assistantRunType, cancelRequested } from '../workflows/messages.ts'
 import type { Delivery } from './deliver.ts'
 import type { EngineOptions } from './index.ts'
 
@@ -17,11 +17,16 @@ export interface Reconciler {
 
 /** The run's worker and its workflow come first: this is for when both are gone. */
 const overdueGraceMs = 5000
+/**
+ * To list thousands of workflows takes Temporal seconds, to count them milliseconds. Where none is missing by number, they
+ * are compared one by one at boot and in every tenth round: a workflow without a run may hide that another is gone.
+ */
+const lookEvery = 10
 /** Any number that no other program uses for an advisory lock in our database. */
 const reconcilerLock = 7_205_759_404
 
 export function createReconciler(
-  options: Pick<EngineOptions, 'store' | 'log' | 'reconcileMs'> & {
+  options: Pick<EngineOptions, 'store' | 'log' | 'reconcileMs' | 'taskQueue'> & {
     client: () => Client | undefined
     delivery: Pick<Delivery, 'start'>
   },
@@ -29,6 +34,7 @@ export function createReconciler(
   const { store, log } = options
   // A run that is younger may not have reached Temporal's index yet, and would be asked for one by one.
   const settledMs = options.reconcileMs / 4
+  let round = 0
 
   async function mend(client: Client, id: string): Promise<void> {
     if (await isOpen(client, id)) return
@@ -55,12 +61,24 @@ export function createReconciler(
       await alone(async () => {
         await store.runs.promoteStranded()
         const ids = await store.runs.openIds(settledMs)
-        if (ids.length === 0) return
-        const open = new Set<string>()
+        round += 1
         const query = `WorkflowType = '${assistantRunType}' AND ExecutionStatus = 'Running'`
-        for await (const { workflowId } of client.workflow.list({ query })) open.add(workflowId)
+        const { count } = await client.workflow.count(
+          `${query} AND TaskQueue = '${options.taskQueue}'`,
+        )
+        if (count >= ids.length && round % lookEvery !== 1) return
+        const open = new Set<string>()
+        const ours: string[] = []
+        for await (const { workflowId, taskQueue } of client.workflow.list({ query })) {
+          open.add(workflowId)
+          if (taskQueue === options.taskQueue) ours.push(workflowId)
+        }
         const lost = ids.filter((id) => !open.has(id))
         await each(lost, (id) => mend(client, id))
+        // A run that was deleted with its thread cannot tell its workflow, which may wait for months.
+        const known = new Set<string>(ids)
+        const deleted = await store.runs.missing(ours.filter((id) => !known.has(id)))
+        await each(deleted, (id) => client.workflow.getHandle(id).signal(cancelRequested))
       })
     },
     async expireOverdue() {

@@ -1,3 +1,4 @@
+import { Client, Connection } from '@temporalio/client'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 
 import { answersIn, lookUp, newThread, queryOnce } from '../support/cluster.ts'
@@ -99,6 +100,18 @@ test('outputs that come after the deadline are refused, and the thread is free',
     assistant_id: run.assistant_id,
   })
   expect(next.status).toBe('completed')
+})
+
+test('the workflow of a parked run ends when the run is deleted with its thread', async () => {
+  const { run, threadId } = await park({ expires_after_seconds: 90 * dayS })
+  await server.client.beta.threads.delete(threadId)
+  const connection = await Connection.connect({ address: inject('temporalAddress') })
+  try {
+    const temporal = new Client({ connection, namespace: 'longrun' })
+    await expect(temporal.workflow.getHandle(run.id).result()).resolves.toBe('gone')
+  } finally {
+    await connection.close()
+  }
 })
 
 test('a deadline beyond 90 days is refused', async () => {

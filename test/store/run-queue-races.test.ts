@@ -7,17 +7,21 @@ import type { OnActiveRun, RunRow } from '../../store/rows.ts'
 import type { NewRun } from '../../store/run-create.ts'
 import type { NewMessage } from '../../store/thread-rows.ts'
 import { idFrom } from '../../wire/ids.ts'
+import { queryOnce } from '../support/cluster.ts'
 import { createDatabase } from '../support/server.ts'
 import { createRun, newRun, openTestStore } from './rows.ts'
 
 /** Two processes' worth of store on one database. */
 const stack = new AsyncDisposableStack()
+const stores = new AsyncDisposableStack()
+let databaseUrl: string
 let here: Store
 let there: Store
 beforeAll(async () => {
-  const database = stack.use(await createDatabase())
-  here = stack.use(await openTestStore(database.url))
-  there = stack.use(await openTestStore(database.url))
+  databaseUrl = stack.use(await createDatabase()).url
+  stack.use(stores)
+  here = stores.use(await openTestStore(databaseUrl))
+  there = stores.use(await openTestStore(databaseUrl))
 })
 afterAll(() => stack.disposeAsync())
 
@@ -243,4 +247,14 @@ test('a copy of a thread with held messages holds none, and keeps their order', 
   const id = idFrom('thread', randomUUID())
   await here.threads.fork(project_id, thread_id, { id, metadata: {} })
   expect(await textsOf({ ...first, thread_id: id })).toEqual({ said: ['a', 'b', 'c'], held: [] })
+})
+
+test('nothing of the above was a deadlock, which would be hidden, being tried again', async () => {
+  // A connection tells what it counted when it ends.
+  await stores.disposeAsync()
+  const others = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`
+  await expect.poll(() => queryOnce(databaseUrl, others), { timeout: 10_000 }).toEqual([])
+  const counted =
+    'SELECT deadlocks::integer FROM pg_stat_database WHERE datname = current_database()'
+  expect(await queryOnce(databaseUrl, counted)).toEqual([{ deadlocks: 0 }])
 })

@@ -129,7 +129,7 @@ const FOLLOWS = {
   none: [],
   submitted: ['queued', 'cancelling'],
   created: ['queued', 'in_progress'],
-  queued: ['in_progress', 'cancelling', 'cancelled', 'failed', 'expired'],
+  queued: ['in_progress', 'cancelling', 'cancelled', 'failed', 'expired', 'incomplete'],
   in_progress: [...ENDS, 'cancelling'],
   cancelling: ['cancelled', 'completed', 'failed', 'expired', 'incomplete'],
 }
