@@ -12,8 +12,12 @@ export interface Cluster extends AsyncDisposable {
   databaseUrl: string
   /** The task queue and whatever else all of them are given. */
   env: Record<string, string>
-  /** Its model requests carry `name` as their key, so that a test sees who asks: `askedBy`. */
-  spawn(role: 'api' | 'worker' | 'all', name?: string): Promise<ServerProcess>
+  /** Its model requests carry `name` as their key, so that a test sees who asks: `askedBy`. `own` goes before `env`. */
+  spawn(
+    role: 'api' | 'worker' | 'all',
+    name?: string,
+    own?: Record<string, string>,
+  ): Promise<ServerProcess>
   sql<Row extends object>(text: string, values?: unknown[]): Promise<Row[]>
 }
 
@@ -38,8 +42,9 @@ export async function startCluster(
     model,
     databaseUrl,
     env,
-    async spawn(role, name = role) {
-      return stop.use(await spawnServer({ ...env, ROLE: role, UPSTREAM_API_KEY: name }))
+    async spawn(role, name = role, ofThisOne = {}) {
+      const given = { ...env, ...ofThisOne, ROLE: role, UPSTREAM_API_KEY: name }
+      return stop.use(await spawnServer(given))
     },
     sql: (text, values) => queryOnce(databaseUrl, text, values),
     [Symbol.asyncDispose]: () => stop.disposeAsync(),

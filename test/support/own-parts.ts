@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { Client, Connection } from '@temporalio/client'
+import { Client, Connection, type WorkflowHandle } from '@temporalio/client'
 import { inject } from 'vitest'
 
 import { createChildren, type Children } from '../../local/children.ts'
@@ -67,10 +67,24 @@ export async function ownTemporal(): Promise<
 
 /** Ends the workflow of a run behind everybody's back, as an operator may. */
 export async function terminateWorkflow(runId: string, address: string): Promise<void> {
+  await withWorkflow(runId, address, (workflow) => workflow.terminate('by a test'))
+}
+
+/** `RUNNING`, `COMPLETED`, `FAILED` ... */
+export async function statusOfWorkflow(runId: string, address: string): Promise<string> {
+  const { status } = await withWorkflow(runId, address, (workflow) => workflow.describe())
+  return status.name
+}
+
+async function withWorkflow<T>(
+  runId: string,
+  address: string,
+  act: (workflow: WorkflowHandle) => Promise<T>,
+): Promise<T> {
   const connection = await Connection.connect({ address })
   try {
     const client = new Client({ connection, namespace: 'longrun' })
-    await client.workflow.getHandle(runId).terminate('by a test')
+    return await act(client.workflow.getHandle(runId))
   } finally {
     await connection.close()
   }

@@ -76,10 +76,11 @@ export function serverEnv(): Record<string, string> {
   }
 }
 
-/** An empty database in the tests' Postgres, dropped when disposed. */
-export async function createDatabase(): Promise<{ url: string } & AsyncDisposable> {
+/** An empty database in the tests' Postgres or in another, dropped when disposed. */
+export async function createDatabase(
+  server = inject('postgresUrl'),
+): Promise<{ url: string } & AsyncDisposable> {
   const name = `t_${randomUUID().replaceAll('-', '')}`
-  const server = inject('postgresUrl')
   await administer(server, `CREATE DATABASE ${name}`)
   const url = new URL(server)
   url.pathname = name
