@@ -78,7 +78,7 @@ async function askForTheRest(): Promise<void> {
   server.model.script(stallAfter(1, 'Hello there.'))
   const streaming = api.post(`/threads/${thread.id}/runs`, {
     assistant_id: assistant.id,
-    max_prompt_tokens: 100,
+    max_completion_tokens: 100,
     stream: true,
   })
   // The stream ends with an error event.
