@@ -15,7 +15,7 @@ import {
   startScriptedModel,
   type ScriptedModel,
 } from '../support/model.ts'
-import { checkEvents, parsed, postStream } from '../support/event-stream.ts'
+import { checkEvents, parsed, postStream, undisturbed } from '../support/event-stream.ts'
 import { terminateWorkflow } from '../support/own-parts.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { createCaller, refusal, refused, type Body, type Caller } from './caller.ts'
@@ -249,20 +249,6 @@ test('eight models to fall back on are enough', async () => {
     ),
   )
 })
-
-const undisturbed = [
-  'thread.run.created',
-  'thread.run.queued',
-  'thread.run.in_progress',
-  'thread.run.step.created',
-  'thread.run.step.in_progress',
-  'thread.message.created',
-  'thread.message.in_progress',
-  'thread.message.delta',
-  'thread.message.completed',
-  'thread.run.step.completed',
-  'thread.run.completed',
-]
 
 /** A run of the first model on a thread of its own. */
 async function made(body: object = {}): Promise<Body> {

@@ -1,7 +1,13 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 import { answersIn, newThread } from '../support/cluster.ts'
-import { checkEvents, parsed, postStream, type Checked } from '../support/event-stream.ts'
+import {
+  checkEvents,
+  parsed,
+  postStream,
+  type Checked,
+  undisturbed,
+} from '../support/event-stream.ts'
 import {
   contentFiltered,
   contextLengthExceeded,
@@ -211,17 +217,3 @@ test('a wait past the deadline of the run fails it at once, and says so', async 
   expect(run.last_error?.message).toContain("120 s, which is past the run's deadline")
   expect(requests).toHaveLength(1)
 })
-
-const undisturbed = [
-  'thread.run.created',
-  'thread.run.queued',
-  'thread.run.in_progress',
-  'thread.run.step.created',
-  'thread.run.step.in_progress',
-  'thread.message.created',
-  'thread.message.in_progress',
-  'thread.message.delta',
-  'thread.message.completed',
-  'thread.run.step.completed',
-  'thread.run.completed',
-]

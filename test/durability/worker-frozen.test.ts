@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 
 import { eventually } from '../local/scratch.ts'
-import { answersIn, newThread, startCluster } from '../support/cluster.ts'
+import { answersIn, newThread, startCluster, everythingOf } from '../support/cluster.ts'
 import { checkEvents, parsed, postStream } from '../support/event-stream.ts'
 import { say, stallAfter } from '../support/model.ts'
 
@@ -59,27 +59,14 @@ test('a worker that was frozen and replaced can write nothing when it wakes, and
   requestOf('has finished').release()
   expect(await requestOf('has finished').closed).toBe('finished')
 
-  const everything = () =>
-    Promise.all(
-      [
-        'SELECT * FROM run_events ORDER BY run_id, seq',
-        'SELECT * FROM run_streams ORDER BY run_id',
-        'SELECT * FROM messages ORDER BY seq',
-        'SELECT * FROM run_steps ORDER BY seq',
-        'SELECT * FROM runs ORDER BY seq',
-        // Without the mark of the sums, which are made at any time.
-        `SELECT to_jsonb(usage) - 'summed' AS row FROM usage ORDER BY run_id, turn, generation`,
-        'SELECT * FROM run_turns ORDER BY run_id, turn',
-      ].map((table) => cluster.sql(table)),
-    )
-  const before = await everything()
+  const before = await everythingOf(cluster)
   await frozen.kill('SIGCONT')
 
   // It says so of each run that it gives up.
   await eventually(() => frozen.output().split('this attempt was replaced').length - 1 === 3)
   expect(await requestOf('goes on').closed).toBe('closed by the client')
   expect(await requestOf('says nothing more').closed).toBe('closed by the client')
-  expect(await everything()).toEqual(before)
+  expect(await everythingOf(cluster)).toEqual(before)
   for (const { threadId } of runs) {
     expect(await answersIn(client, threadId)).toEqual(['Taken over.'])
   }

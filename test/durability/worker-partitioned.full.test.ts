@@ -1,7 +1,7 @@
 import { expect, inject, test } from 'vitest'
 
 import { eventually } from '../local/scratch.ts'
-import { answersIn, askedBy, newThread, startCluster } from '../support/cluster.ts'
+import { answersIn, askedBy, newThread, startCluster, everythingOf } from '../support/cluster.ts'
 import { checkEvents, parsed, postStream, runIdOf } from '../support/event-stream.ts'
 import { say, stallAfter } from '../support/model.ts'
 import { statusOfWorkflow } from '../support/own-parts.ts'
@@ -79,26 +79,14 @@ test('a worker that is cut off from Temporal is replaced, and its return changes
   }
   expect(await requestOf('goes on').closed).toBe('closed by the client')
 
-  const everything = () =>
-    Promise.all(
-      [
-        'SELECT * FROM run_events ORDER BY run_id, seq',
-        'SELECT * FROM run_streams ORDER BY run_id',
-        'SELECT * FROM messages ORDER BY seq',
-        'SELECT * FROM run_steps ORDER BY seq',
-        'SELECT * FROM runs ORDER BY seq',
-        'SELECT run_id, turn, generation, estimated, prompt_tokens FROM usage ORDER BY run_id, turn, generation',
-        'SELECT * FROM run_turns ORDER BY run_id, turn',
-      ].map((table) => cluster.sql(table)),
-    )
-  const before = await everything()
+  const before = await everythingOf(cluster)
   wire.heal()
   requestOf('says nothing more').release()
   await eventually(
     () => cutOff.output().split('this attempt was replaced').length - 1 === 2,
     60_000,
   )
-  expect(await everything()).toEqual(before)
+  expect(await everythingOf(cluster)).toEqual(before)
   expect(model.calls).toBe(5)
 
   // Their threads are free, and whichever worker takes the next runs.

@@ -99,3 +99,19 @@ export const lookUp = {
   type: 'function',
   function: { name: 'look_up', parameters: { type: 'object', properties: {} } },
 } satisfies OpenAI.Beta.AssistantTool
+
+/** All that runs have written: what an attempt that was replaced may not change. */
+export function everythingOf(cluster: Pick<Cluster, 'sql'>) {
+  return Promise.all(
+    [
+      'SELECT * FROM run_events ORDER BY run_id, seq',
+      'SELECT * FROM run_streams ORDER BY run_id',
+      'SELECT * FROM messages ORDER BY seq',
+      'SELECT * FROM run_steps ORDER BY seq',
+      'SELECT * FROM runs ORDER BY seq',
+      // Without the mark of the sums, which are made at any time.
+      `SELECT to_jsonb(usage) - 'summed' AS row FROM usage ORDER BY run_id, turn, generation`,
+      'SELECT * FROM run_turns ORDER BY run_id, turn',
+    ].map((table) => cluster.sql(table)),
+  )
+}

@@ -151,3 +151,18 @@ export function runIdOf({ frames }: RawStream): string {
   if (!frame) throw new Error('The stream has not named its run yet')
   return (JSON.parse(frame.data) as { id: string }).id
 }
+
+/** The events of an answer that nothing disturbs, neighbouring deltas as one. */
+export const undisturbed = [
+  'thread.run.created',
+  'thread.run.queued',
+  'thread.run.in_progress',
+  'thread.run.step.created',
+  'thread.run.step.in_progress',
+  'thread.message.created',
+  'thread.message.in_progress',
+  'thread.message.delta',
+  'thread.message.completed',
+  'thread.run.step.completed',
+  'thread.run.completed',
+]
