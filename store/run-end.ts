@@ -1,13 +1,12 @@
-import { contentOf } from '../wire/deltas.ts'
 import { runEvent, type RunEvent } from '../wire/events.ts'
-import { presentMessage } from '../wire/present/message.ts'
 import { presentRun } from '../wire/present/run.ts'
 import { presentRunStep } from '../wire/present/run-step.ts'
 import type { TerminalStatus } from '../wire/run-status.ts'
 import { countCutCall, type CutCall } from './cut-call.ts'
 import type { Tx } from './db.ts'
 import type { EventLog } from './events.ts'
-import type { MessageRow, RunFailure, RunRow, RunStepRow, TurnRow } from './rows.ts'
+import type { RunFailure, RunRow, RunStepRow, TurnRow } from './rows.ts'
+import { closeOpenMessage } from './message-end.ts'
 import { handOn } from './run-handover.ts'
 import { callsOf, moveRun } from './run-state.ts'
 import { usageColumns, usageOf } from './usage.ts'
@@ -82,39 +81,30 @@ export async function inFull(tx: Tx, runId: string, how: RunEnd): Promise<RunEnd
   return { ...how, error: { ...error, message: `${error.message} ${tried}` } }
 }
 
+interface Closing {
+  stepStatus: Exclude<RunStepRow['status'], 'in_progress'>
+  error?: RunFailure
+  superseded: boolean
+  /** The call that is cut by this, if one is. */
+  cut?: CutCall | undefined
+}
+
 /** Closes the message and the steps that are in progress, and returns the events that say so. */
 export async function closeOpenWork(
   tx: Tx,
   run: RunRow,
-  how: {
-    messageReason: string
-    stepStatus: Exclude<RunStepRow['status'], 'in_progress'>
-    error?: RunFailure
-    superseded: boolean
-    /** The call that is cut by this, if one is. */
-    cut?: CutCall | undefined
-  },
+  how: Closing & { messageReason: string },
 ): Promise<RunEvent[]> {
+  const { messageReason: incompleteReason, superseded } = how
+  return [
+    ...(await closeOpenMessage(tx, run.id, { incompleteReason, superseded })),
+    ...(await closeOpenSteps(tx, run, how)),
+  ]
+}
+
+export async function closeOpenSteps(tx: Tx, run: RunRow, how: Closing): Promise<RunEvent[]> {
   const now = new Date()
   const events: RunEvent[] = []
-  const messages = await tx.sql<MessageRow>(
-    `SELECT * FROM messages WHERE run_id = $1 AND status = 'in_progress'`,
-    [run.id],
-  )
-  for (const message of messages) {
-    const deltas = await tx.sql<{ data: string }>(
-      `SELECT data FROM run_events WHERE run_id = $1 AND event = 'thread.message.delta'
-         AND seq > (SELECT max(seq) FROM run_events WHERE run_id = $1 AND event = 'thread.message.created')
-       ORDER BY seq`,
-      [run.id],
-    )
-    const [closed] = await tx.sql<MessageRow>(
-      `UPDATE messages SET status = 'incomplete', content = $2, incomplete_at = $3, incomplete_reason = $4,
-         superseded = $5 WHERE id = $1 RETURNING *`,
-      [message.id, JSON.stringify(contentOf(deltas)), now, how.messageReason, how.superseded],
-    )
-    if (closed) events.push(runEvent('thread.message.incomplete', presentMessage(closed)))
-  }
   const steps = await tx.sql<RunStepRow>(
     `UPDATE run_steps SET status = $2, superseded = $3, last_error = $4,
        usage = CASE WHEN id = $6 THEN $7::jsonb ELSE usage END,

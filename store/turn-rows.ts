@@ -1,19 +1,9 @@
 import { runEvent, type RunEvent } from '../wire/events.ts'
-import { presentMessage } from '../wire/present/message.ts'
 import { presentRun } from '../wire/present/run.ts'
 import { presentRunStep } from '../wire/present/run-step.ts'
 import type { Tx } from './db.ts'
-import type {
-  ContentPart,
-  MessageRow,
-  RunRow,
-  RunStepRow,
-  ToolCallRow,
-  TurnResult,
-  TurnRow,
-  Usage,
-} from './rows.ts'
-import { closeOpenWork, released } from './run-end.ts'
+import type { RunRow, RunStepRow, ToolCallRow, TurnResult, TurnRow, Usage } from './rows.ts'
+import { closeOpenSteps, released } from './run-end.ts'
 import { handOn } from './run-handover.ts'
 import { moveRun } from './run-state.ts'
 import { insert } from './sql.ts'
@@ -52,29 +42,6 @@ export function stepBegins(run: RunRow, step: RunStepRow): RunEvent[] {
     runEvent('thread.run.step.created', object),
     runEvent('thread.run.step.in_progress', object),
   ]
-}
-
-export async function finishMessage(
-  tx: Tx,
-  id: string,
-  content: ContentPart[],
-  incompleteReason: string | null,
-): Promise<RunEvent> {
-  const [message] = await tx.sql<MessageRow>(
-    `UPDATE messages SET content = $2, status = $3, incomplete_reason = $4, completed_at = $5, incomplete_at = $6
-     WHERE id = $1 RETURNING *`,
-    [
-      id,
-      JSON.stringify(content),
-      incompleteReason ? 'incomplete' : 'completed',
-      incompleteReason,
-      incompleteReason ? null : new Date(),
-      incompleteReason ? new Date() : null,
-    ],
-  )
-  if (!message) throw new Error(`Message ${id} is gone`)
-  const event = incompleteReason ? 'thread.message.incomplete' : 'thread.message.completed'
-  return runEvent(event, presentMessage(message))
 }
 
 export async function finishStep(
@@ -148,11 +115,7 @@ export async function settleRun(
     case 'ended': {
       const status = outcome.status === 'incomplete' ? 'incomplete' : 'completed'
       const steps = end.incomplete
-        ? await closeOpenWork(tx, current, {
-            messageReason: 'max_tokens',
-            stepStatus: 'completed',
-            superseded: false,
-          })
+        ? await closeOpenSteps(tx, current, { stepStatus: 'completed', superseded: false })
         : []
       const ended = await moveRun(tx, current.id, status, {
         ...released,

@@ -19,19 +19,13 @@ import type {
   TurnRow,
   Usage,
 } from './rows.ts'
+import { endMessage } from './message-end.ts'
 import { endRun, type IncompleteReason, type RunEnd } from './run-end.ts'
 import { lockRun } from './run-state.ts'
 import { insert } from './sql.ts'
 import { requireAction } from './tool-outputs.ts'
 import { claimTurn } from './turn-claim.ts'
-import {
-  finishMessage,
-  finishStep,
-  insertStep,
-  keepCalls,
-  settleRun,
-  stepBegins,
-} from './turn-rows.ts'
+import { finishStep, insertStep, keepCalls, settleRun, stepBegins } from './turn-rows.ts'
 import { append, ending, outlasting, structural, type Parts } from './turn-tx.ts'
 import { insertUsage, sumOfUsage, type CallUsage, type CountedUsage } from './usage.ts'
 
@@ -224,7 +218,10 @@ function claimedTurn(
         const { usage } = end.used
         if (opened.message) {
           said.push(
-            await finishMessage(tx, messageId, end.content, end.isCut ? 'max_tokens' : null),
+            await endMessage(tx, run.id, messageId, {
+              content: end.content,
+              incompleteReason: end.isCut ? 'max_tokens' : null,
+            }),
             ...(await finishStep(tx, run, messageStepId, end.calls.length > 0 ? null : usage)),
           )
         }

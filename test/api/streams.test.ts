@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
 import { call, fail, refuse, say, sayAndCall, silence, stallAfter } from '../support/model.ts'
+import { checkEvents, parsed, postStream, runIdOf } from '../support/event-stream.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { createCaller, refusal, type Body, type Caller } from './caller.ts'
 
@@ -38,6 +39,28 @@ describe('the events of a run', () => {
     expect(names.slice(-2)).toEqual(['error', 'done'])
     expect(frames.at(-2)?.data.error.message).toContain('its thread was deleted')
   })
+
+  test.each(['is completed', 'is cancelled'])(
+    'whose message is deleted while it is written have its end all the same, where the run %s',
+    async (how) => {
+      server.model.script(stallAfter(1, ['Hello ', 'there.']))
+      const asked = server.model.called(server.model.calls + 1)
+      const thread = (await api.make('/threads')).id
+      const streaming = await postStream(`${server.baseUrl}/threads/${thread}/runs`, {
+        assistant_id: assistantId,
+      })
+      const { data } = await streaming.saw('thread.message.delta')
+      const { id } = JSON.parse(data) as Body
+      expect((await api.delete(`/threads/${thread}/messages/${id}`)).status).toBe(200)
+      if (how === 'is completed') (await asked).release()
+      else await api.make(`/threads/${thread}/runs/${runIdOf(streaming)}/cancel`)
+      expect(await streaming.ended).toBe('done')
+      const { texts, runStatus } = await checkEvents(parsed(streaming.frames))
+      expect(`is ${runStatus}`).toBe(how)
+      expect(texts).toEqual([runStatus === 'completed' ? 'Hello there.' : 'Hello '])
+      expect((await api.read(`/threads/${thread}/messages`)).data).toEqual([])
+    },
+  )
 
   test('that answers', async () => {
     const { names, last, text } = await stream()

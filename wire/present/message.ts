@@ -10,18 +10,30 @@ export function presentMessage(row: MessageRow): Message {
     assistant_id: row.assistant_id,
     thread_id: row.thread_id,
     run_id: row.run_id,
+    ...messageEnd(row),
+    role: row.role,
+    attachments: row.attachments,
+    metadata: row.metadata,
+  }
+}
+
+/** What the end of a message changes of it. */
+export function messageEnd(
+  row: Pick<
+    MessageRow,
+    'status' | 'incomplete_reason' | 'incomplete_at' | 'completed_at' | 'content'
+  >,
+) {
+  return {
     status: row.status,
     incomplete_details: row.incomplete_reason
       ? { reason: row.incomplete_reason as IncompleteReason }
       : null,
     incomplete_at: secondsOrNull(row.incomplete_at),
     completed_at: secondsOrNull(row.completed_at),
-    role: row.role,
     // Checked at the edge, or written by us in the same shapes.
     content: row.content as Message['content'],
-    attachments: row.attachments,
-    metadata: row.metadata,
-  }
+  } satisfies Partial<Message>
 }
 
 type IncompleteReason = Message.IncompleteDetails['reason']

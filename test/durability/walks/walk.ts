@@ -2,6 +2,7 @@ import { Client as Temporal, Connection } from '@temporalio/client'
 import { Pool } from 'pg'
 import { expect, inject } from 'vitest'
 
+import { isTerminal, type RunStatus } from '../../../wire/run-status.ts'
 import { createCaller, type Body } from '../../api/caller.ts'
 import { eventually } from '../../local/scratch.ts'
 import { lookUp } from '../../support/cluster.ts'
@@ -51,13 +52,8 @@ export async function walk(server: TestServer, options: WalkOptions): Promise<Wa
     await blaming(world, threadId, () => checkSettled(world, threadId))
   }
   await checkNothingIsLeft(ask, server)
-  const ends = await ask<{ status: string; n: number }>(
-    'SELECT status, count(*)::integer AS n FROM runs GROUP BY status ORDER BY status',
-  )
-  return {
-    commands: history.length,
-    ends: Object.fromEntries(ends.map(({ status, n }) => [status, n])),
-  }
+  for (const threadId of threads) await countEnds(world, threadId)
+  return { commands: history.length, ends: world.ends }
 }
 
 interface World extends Omit<WalkOptions, 'threads'> {
@@ -67,6 +63,8 @@ interface World extends Omit<WalkOptions, 'threads'> {
   /** Their ids. */
   threads: string[]
   assistantId: string
+  /** Of the threads that are gone. */
+  ends: Walked['ends']
 }
 
 async function newThread(caller: Caller): Promise<string> {
@@ -129,15 +127,27 @@ const patienceMs = 3000
 /** How often a client deletes the thread that it has just been at, with all that is under way in it. */
 const replaced = 0.015
 
-async function replaceThread({ threads, caller, history }: World, threadId: string): Promise<void> {
+async function replaceThread(world: World, threadId: string): Promise<void> {
+  const { threads, caller, history } = world
   const another = await newThread(caller)
   const at = threads.indexOf(threadId)
   // Another client may have been quicker.
   if (at < 0) return
   threads[at] = another
+  await countEnds(world, threadId)
   const { status } = await caller.delete(`/threads/${threadId}`)
   history.note(threadId, 'client', `deletes the thread: ${status}`)
   expect(status).toBe(200)
+}
+
+async function countEnds({ ask, ends }: World, threadId: string): Promise<void> {
+  const counts = await ask<{ status: RunStatus; n: number }>(
+    'SELECT status, count(*)::integer AS n FROM runs WHERE thread_id = $1 GROUP BY status',
+    [threadId],
+  )
+  for (const { status, n } of counts) {
+    if (isTerminal(status)) ends[status] = (ends[status] ?? 0) + n
+  }
 }
 
 /** Adds to whatever goes wrong how it can be done again, and what led to it. */
