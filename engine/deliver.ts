@@ -52,7 +52,7 @@ export function createDelivery(
       try {
         for (const pending of known ?? (await store.outbox.of(runId))) {
           if (delivered.includes(pending.id)) continue
-          await send(client, pending)
+          await send(client, runId, pending)
           remove(pending.id)
         }
         return true
@@ -73,13 +73,14 @@ export function createDelivery(
 
   async function send(
     client: Client,
+    runId: string,
     { command, run, assistantName }: PendingCommand,
   ): Promise<void> {
-    const handle = client.workflow.getHandle(run.id)
+    const handle = client.workflow.getHandle(runId)
     try {
       switch (command.kind) {
         case 'start':
-          return await start(client, run, assistantName)
+          return run && (await start(client, run, assistantName))
         case 'tool_outputs':
           return await handle.signal(toolOutputsSubmitted, { stepId: command.stepId })
         case 'cancel':

@@ -13,23 +13,24 @@ export interface Outbox {
 export interface PendingCommand {
   id: OutboxRow['id']
   command: OutboxRow['command']
-  run: RunRow
+  /** Undefined where it has been deleted with its thread. */
+  run: RunRow | undefined
   assistantName: string | null
 }
 
 export function createOutbox(db: Db): Outbox {
   return {
     async of(runId) {
-      const rows = await db.sql<RunRow & Named>(
+      const rows = await db.sql<(RunRow | NoRun) & Named>(
         `SELECT r.*, o.id AS outbox_id, o.command, a.name AS assistant_name
-         FROM outbox o JOIN runs r ON r.id = o.run_id LEFT JOIN assistants a ON a.id = r.assistant_id
+         FROM outbox o LEFT JOIN runs r ON r.id = o.run_id LEFT JOIN assistants a ON a.id = r.assistant_id
          WHERE o.run_id = $1 ORDER BY o.id`,
         [runId],
       )
       return rows.map(({ outbox_id: id, command, assistant_name: assistantName, ...run }) => ({
         id,
         command,
-        run,
+        run: run.id === null ? undefined : run,
         assistantName,
       }))
     },
@@ -46,6 +47,8 @@ export function createOutbox(db: Db): Outbox {
     },
   }
 }
+
+type NoRun = Record<keyof RunRow, null>
 
 interface Named {
   outbox_id: string

@@ -71,7 +71,8 @@ export async function endRun(
 export async function inFull(tx: Tx, runId: string, how: RunEnd): Promise<RunEnd> {
   if (how.status !== 'failed' || !how.error) return how
   const [turn] = await tx.sql<Pick<TurnRow, 'failure' | 'model' | 'failed_models'>>(
-    'SELECT failure, model, failed_models FROM run_turns WHERE run_id = $1 ORDER BY turn DESC LIMIT 1',
+    `SELECT ${failureOfAttempt} AS failure, model, failed_models FROM run_turns
+     WHERE run_id = $1 ORDER BY turn DESC LIMIT 1`,
     [runId],
   )
   const error = turn?.failure?.code === how.error.code ? turn.failure : how.error
@@ -80,6 +81,9 @@ export async function inFull(tx: Tx, runId: string, how: RunEnd): Promise<RunEnd
   const tried = `The models tried were ${[...before, `'${turn.model}'`].join(', ')}.`
   return { ...how, error: { ...error, message: `${error.message} ${tried}` } }
 }
+
+/** Of a row of run_turns: why its newest attempt has failed; null where it was cut off before it could say. */
+export const failureOfAttempt = 'CASE WHEN failed_at >= begun_at THEN failure END'
 
 interface Closing {
   stepStatus: Exclude<RunStepRow['status'], 'in_progress'>

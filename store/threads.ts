@@ -5,6 +5,7 @@ import { rememberGone } from './gone.ts'
 import type { RunRow, ThreadRow, ToolResources } from './rows.ts'
 import type { Objects, Patch } from './objects.ts'
 import { settleResources, type NamedResources } from './resources.ts'
+import { enqueue } from './run-state.ts'
 import { insertThread, lockThread, type NewMessage, type NewThread } from './thread-rows.ts'
 
 export interface Threads extends Pick<Objects<ThreadRow>, 'get'> {
@@ -54,6 +55,10 @@ export function createThreads(db: Db, events: EventLog, objects: Objects<ThreadR
           // What it used until now would go with its turns.
           await countCutCall(tx, run)
           await events.tellControl(tx, run.id)
+          // A run that waits for its thread has no workflow yet.
+          if (!run.holds_lock) continue
+          await enqueue(tx, run.id, { kind: 'cancel' })
+          tx.leavesCommand(run.id)
         }
         await tx.sql(
           `WITH deleted AS (DELETE FROM threads WHERE id = $1 RETURNING *) ${rememberGone('threads')}`,

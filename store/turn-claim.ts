@@ -4,8 +4,8 @@ import { isTerminal } from '../wire/run-status.ts'
 import { countCutCall } from './cut-call.ts'
 import type { Tx } from './db.ts'
 import type { EventLog } from './events.ts'
-import type { RunRow, RunStepRow, TurnResult, TurnRow } from './rows.ts'
-import { closeOpenWork } from './run-end.ts'
+import type { RunFailure, RunRow, RunStepRow, TurnResult, TurnRow } from './rows.ts'
+import { closeOpenWork, failureOfAttempt } from './run-end.ts'
 import { completeStep, lockRun, moveRun } from './run-state.ts'
 import type { Claim, WantedTurn } from './turns.ts'
 import { nothingUsed, usageOf, type CountedUsage } from './usage.ts'
@@ -17,12 +17,13 @@ export type ClaimedRow =
 export async function claimTurn(tx: Tx, events: EventLog, wanted: WantedTurn): Promise<ClaimedRow> {
   const run = await lockRun(tx, wanted.runId)
   if (!run) return { kind: 'stopped', status: 'gone' }
-  const [row] = await tx.sql<TurnRow & { last_seq: number }>(
+  const [row] = await tx.sql<TurnRow & { last_seq: number; last_failure: RunFailure | null }>(
     `INSERT INTO run_turns (run_id, turn, generation_id, model, begun_at, failed_models)
      VALUES ($1, $2, $3, $4, clock_timestamp(),
        coalesce((SELECT failed_models FROM run_turns WHERE run_id = $1 AND turn = $2 - 1), '[]'))
      ON CONFLICT (run_id, turn) DO UPDATE SET fence = run_turns.fence + 1, begun_at = excluded.begun_at
-     RETURNING *, (SELECT last_seq FROM run_streams WHERE run_id = $1)`,
+     RETURNING *, (SELECT last_seq FROM run_streams WHERE run_id = $1),
+       (SELECT ${failureOfAttempt} FROM run_turns WHERE run_id = $1 AND turn = $2) AS last_failure`,
     [wanted.runId, wanted.turn, wanted.generationId, wanted.model],
   )
   if (!row) throw new Error('INSERT INTO run_turns returned no row')
@@ -31,7 +32,7 @@ export async function claimTurn(tx: Tx, events: EventLog, wanted: WantedTurn): P
     return { kind: 'stopped', status: run.status }
   }
   if (row.result) return { kind: 'done', result: await resultNow(tx, row.result) }
-  await askModel(tx, row, wanted.model)
+  await askModel(tx, row, wanted.model, row.last_failure)
   const said: RunEvent[] = []
   if (row.emitted) {
     const cut = await countCutCall(tx, run)
@@ -39,7 +40,7 @@ export async function claimTurn(tx: Tx, events: EventLog, wanted: WantedTurn): P
       ...(await closeOpenWork(tx, run, {
         messageReason: 'run_failed',
         stepStatus: 'failed',
-        error: {
+        error: row.last_failure ?? {
           code: 'server_error',
           message: 'The worker was replaced; the turn is written anew.',
         },
@@ -68,11 +69,16 @@ export async function claimTurn(tx: Tx, events: EventLog, wanted: WantedTurn): P
 }
 
 /** Where another model is asked than before, keeps that the one before has failed, and why. */
-async function askModel(tx: Tx, row: TurnRow, model: string): Promise<void> {
+async function askModel(
+  tx: Tx,
+  row: TurnRow,
+  model: string,
+  lastFailure: RunFailure | null,
+): Promise<void> {
   // A workflow that begins anew asks them in order again.
   const asked = row.failed_models.findIndex((failed) => failed.model === model)
   if (asked < 0 && (row.model === null || row.model === model)) return
-  const failure = row.failure ?? { code: 'server_error', message: 'The model did not answer.' }
+  const failure = lastFailure ?? { code: 'server_error', message: 'The model did not answer.' }
   row.failed_models =
     asked < 0
       ? [...row.failed_models, { model: row.model ?? '', ...failure }]

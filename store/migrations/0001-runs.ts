@@ -194,10 +194,10 @@ CREATE TABLE run_events (
   PRIMARY KEY (run_id, seq)
 );
 
--- Commands for Temporal that commit with the rows they belong to.
+-- Commands for Temporal that commit with the rows they belong to. They outlive their run: its workflow must hear of that.
 CREATE TABLE outbox (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  run_id text NOT NULL REFERENCES runs ON DELETE CASCADE,
+  run_id text NOT NULL,
   command jsonb NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now()
 );

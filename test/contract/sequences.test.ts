@@ -1,3 +1,6 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+
 import type OpenAI from 'openai'
 import type { AssistantStream } from 'openai/lib/AssistantStream'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -5,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { lookUp, newThread } from '../support/cluster.ts'
 import {
   checkEvents,
+  followRun,
   parsed,
   postStream,
   runIdOf,
@@ -12,11 +16,15 @@ import {
 } from '../support/event-stream.ts'
 import { call, errorAfter, say, stallAfter, type Step } from '../support/model.ts'
 import { startServer, type TestServer } from '../support/server.ts'
+import { eventually } from '../local/scratch.ts'
+import { pythonClient } from './clients.ts'
 
 /**
- * The sequences of events that the original sent, each read without any client and by the helpers of the official one. Deltas
+ * The sequences of events that the original sent, each read without any client and by the helpers of the official ones. Deltas
  * that follow each other are one entry here: how a text is cut is the provider's business.
  */
+
+const python = pythonClient('3.54.0')
 
 let server: TestServer
 let client: OpenAI
@@ -165,6 +173,16 @@ describe.each(sequences)('sequence $title', (sequence) => {
     }
     expect((await polled).status).toBe(status)
   })
+
+  test.runIf(python)('as the handler of the Python client follows it', async () => {
+    server.model.script(answer)
+    expect(await inPython('stream', { body, meanwhile })).toEqual([{ events, status, texts }])
+  })
+
+  test.runIf(python)('as create_and_poll of the Python client ends with it', async () => {
+    server.model.script(answer)
+    expect(await inPython('poll', { body, meanwhile })).toEqual([status])
+  })
 })
 
 describe('sequence B, a run that brings its thread', () => {
@@ -270,6 +288,19 @@ describe.each([
     })
     expect(over.status).toBe('completed')
   })
+
+  test.runIf(python)('as the handlers of the Python client follow it', async () => {
+    server.model.script(asks(), say('Rain.'))
+    expect(await inPython('stream', { tools: [lookUp] })).toEqual([
+      { events: [...begins, ...calls], status: 'requires_action', texts: [] },
+      { events: goesOn, status: 'completed', texts: ['Rain.'] },
+    ])
+  })
+
+  test.runIf(python)('as the polling helpers of the Python client end with it', async () => {
+    server.model.script(asks(), say('Rain.'))
+    expect(await inPython('poll', { tools: [lookUp] })).toEqual(['requires_action', 'completed'])
+  })
 })
 
 describe('sequence K, an error of the stream itself', () => {
@@ -333,6 +364,29 @@ async function followed(stream: AssistantStream) {
     content.map((part) => (part.type === 'text' ? part.text.value : '')).join(''),
   )
   return { events: compact(names), status: run.status, texts }
+}
+
+/** What the helpers of the Python client made of a run and of its outputs, one after the other. */
+async function inPython(
+  how: 'stream' | 'poll',
+  { tools = [], body = {}, meanwhile }: Partial<Sequence> & { tools?: (typeof lookUp)[] },
+): Promise<unknown> {
+  const { threadId, assistantId } = await newThread(client, 'Rain?', tools)
+  const { command: [program = ''] = [], env = {} } = python ?? {}
+  const run = promisify(execFile)
+  const facts = { BASE_URL: server.baseUrl, API_KEY: 'test', EXTRA: JSON.stringify(body) }
+  const running = run(program, ['test/contract/programs/python_follow.py', how], {
+    env: { ...env, ...facts, THREAD_ID: threadId, ASSISTANT_ID: assistantId },
+  })
+  if (meanwhile) {
+    const { id } = await eventually(
+      async () => (await client.beta.threads.runs.list(threadId)).data[0],
+    )
+    const log = await followRun(server.databaseUrl, id, 0)
+    await log.saw('thread.message.delta')
+    await meanwhile({ id, threadId })
+  }
+  return JSON.parse((await running).stdout)
 }
 
 function compact(names: string[]): string[] {

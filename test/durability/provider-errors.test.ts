@@ -56,6 +56,9 @@ async function runOf(steps: Step[], body: object = {}) {
     requests,
     gapsMs: requests.slice(1).map(({ at }, n) => at.getTime() - (requests[n]?.at.getTime() ?? 0)),
     answers: await answersIn(client, threadId),
+    failed: parsed(stream.frames)
+      .filter(({ event }) => event === 'thread.run.step.failed')
+      .map(({ data }) => data),
     ...checked,
   }
 }
@@ -142,7 +145,7 @@ test('an answer that the filter cuts fails the run and keeps what was written', 
 })
 
 test('an answer that is cut after some tokens is written anew in another message', async () => {
-  const { run, requests, events, texts, answers } = await runOf([
+  const { run, requests, events, texts, answers, failed } = await runOf([
     cutAfter(3, ['One ', 'two ', 'three ', 'four.']),
     say('One two three four.'),
   ])
@@ -151,6 +154,9 @@ test('an answer that is cut after some tokens is written anew in another message
   expect(events.filter((name) => name === 'thread.message.incomplete')).toHaveLength(1)
   expect(events.filter((name) => name === 'thread.message.completed')).toHaveLength(1)
   expect(texts).toEqual(['One two three ', 'One two three four.'])
+  expect(failed).toMatchObject([
+    { last_error: { message: expect.stringContaining("connection to the model 'gpt-4o'") } },
+  ])
   expect(answers).toEqual(['One two three four.'])
   // The model is not shown what it wrote before.
   expect(requests[1]?.prompt).not.toContain('One two')

@@ -177,7 +177,7 @@ function newRun({ random, assistantId }: Walker): object {
     assistant_id: assistantId,
     ...(mode && { on_active_run: mode }),
     ...(random.chance(0.3) && { tools: [] }),
-    ...(random.chance(0.1) && { expires_after_seconds: 1 + random.integer(3) }),
+    ...(random.chance(0.3) && { expires_after_seconds: 1 + random.integer(2) }),
     ...(random.chance(0.1) && { max_steps: 1 + random.integer(2) }),
     ...(random.chance(0.2) && { tools: [lookUp, { type: 'code_interpreter' }] }),
   }

@@ -45,7 +45,15 @@ export async function walk(server: TestServer, options: WalkOptions): Promise<Wa
   const assistant = await caller.make('/assistants', { model: 'gpt-4o', tools: [lookUp] })
   const threads: string[] = []
   for (let n = 0; n < options.threads; n += 1) threads.push(await newThread(caller))
-  const world = { ...options, ask, history, caller, threads, assistantId: assistant.id }
+  const world: World = {
+    ...options,
+    ask,
+    history,
+    caller,
+    threads,
+    assistantId: assistant.id,
+    ends: {},
+  }
   await Promise.all(Array.from({ length: options.clients }, (_, n) => stroll(world, n)))
   for (const threadId of threads) {
     await blaming(world, threadId, () => settle(world, threadId))
