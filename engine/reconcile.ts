@@ -4,7 +4,7 @@ import {
   type Client,
 } from '@temporalio/client'
 
-import { assistantRunType, cancelRequested } from '../workflows/messages.ts'
+import { assistantRunType } from '../workflows/messages.ts'
 import type { Delivery } from './deliver.ts'
 import type { EngineOptions } from './index.ts'
 
@@ -18,10 +18,11 @@ export interface Reconciler {
 /** The run's worker and its workflow come first: this is for when both are gone. */
 const overdueGraceMs = 5000
 /**
- * To list thousands of workflows takes Temporal seconds, to count them milliseconds. Where none is missing by number, they
- * are compared one by one at boot and in every tenth round: a workflow without a run may hide that another is gone.
+ * To list thousands of workflows takes Temporal seconds, to count them milliseconds. Where none is missing by number, each
+ * round compares a part of them one by one: a workflow without a run may hide that another is gone.
  */
-const lookEvery = 10
+const comparedAtOnce = 500
+const running = `WorkflowType = '${assistantRunType}' AND ExecutionStatus = 'Running'`
 /** Any number that no other program uses for an advisory lock in our database. */
 const reconcilerLock = 7_205_759_404
 
@@ -34,7 +35,8 @@ export function createReconciler(
   const { store, log } = options
   // A run that is younger may not have reached Temporal's index yet, and would be asked for one by one.
   const settledMs = options.reconcileMs / 4
-  let round = 0
+  /** Where among the open runs the next round goes on. */
+  let next = 0
 
   async function mend(client: Client, id: string): Promise<void> {
     if (await isOpen(client, id)) return
@@ -61,24 +63,16 @@ export function createReconciler(
       await alone(async () => {
         await store.runs.promoteStranded()
         const ids = await store.runs.openIds(settledMs)
-        round += 1
-        const query = `WorkflowType = '${assistantRunType}' AND ExecutionStatus = 'Running'`
         const { count } = await client.workflow.count(
-          `${query} AND TaskQueue = '${options.taskQueue}'`,
+          `${running} AND TaskQueue = '${options.taskQueue}'`,
         )
-        if (count >= ids.length && round % lookEvery !== 1) return
-        const open = new Set<string>()
-        const ours: string[] = []
-        for await (const { workflowId, taskQueue } of client.workflow.list({ query })) {
-          open.add(workflowId)
-          if (taskQueue === options.taskQueue) ours.push(workflowId)
+        next = next < ids.length ? next : 0
+        const [from, to] = count < ids.length ? [0, ids.length] : [next, next + comparedAtOnce]
+        for (let at = from; at < to; at += comparedAtOnce) {
+          const compared = ids.slice(at, at + comparedAtOnce)
+          await each(await lostOf(client, compared), (id) => mend(client, id))
         }
-        const lost = ids.filter((id) => !open.has(id))
-        await each(lost, (id) => mend(client, id))
-        // A run that was deleted with its thread cannot tell its workflow, which may wait for months.
-        const known = new Set<string>(ids)
-        const deleted = await store.runs.missing(ours.filter((id) => !known.has(id)))
-        await each(deleted, (id) => client.workflow.getHandle(id).signal(cancelRequested))
+        next = to
       })
     },
     async expireOverdue() {
@@ -116,6 +110,15 @@ export function createReconciler(
       if (lock?.held) await work()
     })
   }
+}
+
+/** The runs whose workflow is not in Temporal's index. */
+async function lostOf(client: Client, ids: string[]): Promise<string[]> {
+  if (ids.length === 0) return []
+  const open = new Set<string>()
+  const query = `${running} AND WorkflowId IN (${ids.map((id) => `'${id}'`).join(', ')})`
+  for await (const { workflowId } of client.workflow.list({ query })) open.add(workflowId)
+  return ids.filter((id) => !open.has(id))
 }
 
 /** The index lags behind; the workflow itself does not. */

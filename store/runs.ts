@@ -45,8 +45,6 @@ export interface Runs {
   openIds(ageMs: number): Promise<RunRow['id'][]>
   /** Gives free locks to runs that wait for them; there are none, unless somebody has changed rows by hand. */
   promoteStranded(): Promise<number>
-  /** Which of these ids are of no run: it went with its thread. */
-  missing(ids: string[]): Promise<string[]>
   /** The run, unless it has ended or something is on its way to Temporal for it. */
   openRun(id: string): Promise<RunRow | undefined>
 }
@@ -101,16 +99,9 @@ export function createRuns(db: Db, events: EventLog, log: Logger): Runs {
       ),
     async openIds(ageMs) {
       const rows = await db.sql<Pick<RunRow, 'id'>>(
-        `SELECT id FROM runs r WHERE ${isOpen} AND created_at < now() - $1 * interval '1 millisecond'`,
+        `SELECT id FROM runs r WHERE ${isOpen} AND created_at < now() - $1 * interval '1 millisecond'
+         ORDER BY seq`,
         [ageMs],
-      )
-      return rows.map(({ id }) => id)
-    },
-    async missing(ids) {
-      const rows = await db.sql<{ id: string }>(
-        `SELECT id FROM unnest($1::text[]) AS given (id)
-         WHERE NOT EXISTS (SELECT FROM runs r WHERE r.id = given.id)`,
-        [ids],
       )
       return rows.map(({ id }) => id)
     },
