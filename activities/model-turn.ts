@@ -39,7 +39,7 @@ export function createModelTurn(deps: Deps) {
 
   return async function modelTurn(input: ModelTurnInput): Promise<TurnResult> {
     const context = Context.current()
-    using _beat = heartbeating(context)
+    using _beat = heartbeating(context, store.events)
     // From before the claim on, so that a cancel in between is not missed.
     using stop = stopper(context, (act) => store.events.onControl(input.runId, act))
 

@@ -8,7 +8,7 @@ import type { Deps } from './index.ts'
 /** Carries out one call of a tool that is ours. Whatever goes wrong with the tool is told to the model, as its output. */
 export function createRunTool({ store }: Deps) {
   return async function runTool(input: { runId: string; callId: string }): Promise<void> {
-    using _ = heartbeating(Context.current())
+    using _ = heartbeating(Context.current(), store.events)
     const call = await store.toolCalls.claim(input.callId)
     // A call that is gone went with its thread; one with an output was carried out by an earlier attempt.
     if (!call || call.output !== null) return

@@ -10,7 +10,7 @@ import { openEngine } from '../engine/index.ts'
 import type { Logger } from '../log.ts'
 import type { Models } from '../models.ts'
 import { openBlobs } from '../store/blobs.ts'
-import { openStore } from '../store/index.ts'
+import { openStore, type Store } from '../store/index.ts'
 import { startWorker, type RunWorker } from '../worker/index.ts'
 import { prepareNamespace } from './temporal.ts'
 
@@ -32,6 +32,8 @@ export interface Outside {
 }
 
 const workerRestartMs = 1000
+/** Its activities have stopped to heartbeat by then. */
+const mostSilenceMs = 8000
 
 /**
  * One process with the role that `config` gives it: the api, a worker, or both, which then share one connection to
@@ -71,6 +73,7 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
       try {
         await prepareNamespace(connection, namespace)
         if (config.role === 'api') return ready.resolve()
+        while (isSilent(store) && !stopping.signal.aborted) await pause(1000, stopping.signal)
         worker = await startWorker({
           connection,
           namespace,
@@ -85,6 +88,7 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
         ready.resolve()
         // It may have been asked to stop while there was none to stop yet.
         if (stopping.signal.aborted) await worker[Symbol.asyncDispose]()
+        using _ = stoppedInSilence(worker, store, log)
         await worker.finished
       } catch (error) {
         log.error({ err: error }, 'the worker stopped or could not start; it is started again')
@@ -145,4 +149,20 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => {})
+}
+
+/** Whether Postgres says nothing at all, not even that it is down. */
+function isSilent({ events }: Store): boolean {
+  return events.silentMs() > mostSilenceMs
+}
+
+/** A worker that can write nothing must not take runs from those that can: it stops, until Postgres is heard of. */
+function stoppedInSilence(worker: RunWorker, store: Store, log: Logger): Disposable {
+  const timer = setInterval(() => {
+    if (!isSilent(store)) return
+    clearInterval(timer)
+    log.error('Postgres is silent: the worker takes no more runs until it is heard of')
+    void worker[Symbol.asyncDispose]()
+  }, 1000)
+  return { [Symbol.dispose]: () => clearInterval(timer) }
 }

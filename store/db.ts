@@ -1,6 +1,8 @@
 import type { Client } from 'pg'
 import { Sequelize } from 'sequelize'
 
+import { destroyConnection } from './listener.ts'
+
 /**
  * One pool of connections and two ways to use it: Sequelize's models for what a client creates, reads and lists, and SQL
  * on its connections for what the run engine does, where the number of statements and what each costs is the latency.
@@ -13,6 +15,8 @@ export interface Db {
   tx<T>(work: (tx: Tx) => Promise<T>): Promise<T>
   /** Calls `act` with each run that a transaction of this process has left commands for (`Tx.leavesCommand`). */
   onCommand(act: (runId: string) => void): void
+  /** Gives up all connections: what waits for an answer fails with a connection error, and can be tried again on new ones. */
+  giveUpConnections(): void
 }
 
 export interface Tx {
@@ -33,10 +37,19 @@ export function openDb(databaseUrl: string, maxConnections: number): Db {
     dialectOptions: {
       application_name: 'longrun',
       keepAlive: true,
+      connectionTimeoutMillis: 5000,
       // A process that is frozen in the middle of a transaction must not keep a run's lock for ever.
       idle_in_transaction_session_timeout: 10_000,
     },
     define: { timestamps: false, freezeTableName: true },
+  })
+  const connections = new Set<Connection>()
+  sequelize.addHook('afterConnect', (connection) => {
+    // The pool is Sequelize's, and so are its connections; below them is `pg`.
+    connections.add(connection as Connection)
+  })
+  sequelize.addHook('beforeDisconnect', (connection) => {
+    connections.delete(connection as Connection)
   })
   const names = new Map<string, string>()
   const commandListeners: ((runId: string) => void)[] = []
@@ -91,20 +104,22 @@ export function openDb(databaseUrl: string, maxConnections: number): Db {
     async tx(work) {
       for (let tried = 1; ; tried += 1) {
         const acts: (() => void)[] = []
+        let done
         try {
-          const done = await borrow((connection) => attempt(connection, work, acts))
-          for (const act of acts) act()
-          return done
+          done = await borrow((connection) => attempt(connection, work, acts))
         } catch (error) {
           if (!isDeadlock(error) || tried === deadlockTries) throw error
+          continue
         }
+        for (const act of acts) act()
+        return done
       }
     },
     onCommand: (act) => void commandListeners.push(act),
+    giveUpConnections: () => connections.forEach(destroyConnection),
   }
 }
 
-/** The pool is Sequelize's, and so are its connections; below them is `pg`. */
 type Connection = Client
 
 const maxPrepared = 500
@@ -124,7 +139,11 @@ export function isConnectionError(error: unknown): boolean {
   ) {
     if (/^Sequelize(Connection|HostNotFound|HostNotReachable|InvalidConnection)/.test(e.name))
       return true
-    if (/Connection terminated|Client has encountered a connection error/.test(e.message))
+    if (
+      /Connection terminated|Client has encountered a connection error|timeout expired/.test(
+        e.message,
+      )
+    )
       return true
     const code = 'code' in e ? String(e.code) : ''
     // Class 08 is connection exceptions; 57P0x is what a server says that stops, crashes or starts; 25P03 ends a transaction

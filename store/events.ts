@@ -29,6 +29,8 @@ export interface EventLog extends AsyncDisposable {
   /** Calls `act` when a control message for the run comes, until disposed. */
   onControl(runId: string, act: () => void): Disposable
   connected(): boolean
+  /** For how long nothing at all has been heard of Postgres, not even that it is down, in milliseconds. */
+  silentMs(): number
 }
 
 export interface FollowOptions {
@@ -67,6 +69,7 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
     onConnect: () => {
       for (const set of followers.values()) for (const follower of set) follower.look()
     },
+    onSilence: () => db.giveUpConnections(),
     onNotification(channel: Channel, payload: string) {
       if (channel === 'run_control') {
         for (const act of controls.get(payload) ?? []) act()
@@ -181,6 +184,7 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
       }
     },
     connected: () => listener.connected(),
+    silentMs: () => listener.silentMs(),
     [Symbol.asyncDispose]: () => listener[Symbol.asyncDispose](),
   }
 }

@@ -1,3 +1,5 @@
+import type { Socket } from 'node:net'
+
 import { Client } from 'pg'
 
 import type { Logger } from '../log.ts'
@@ -5,7 +7,13 @@ import type { Logger } from '../log.ts'
 export interface Listener extends AsyncDisposable {
   /** Whether the connection stands; while it does not, notifications are being missed. */
   connected(): boolean
+  /** For how long nothing at all has been heard of Postgres, not even that it is down, in milliseconds. */
+  silentMs(): number
 }
+
+/** How often Postgres is asked for a sign of life, and how long the answer may take. */
+const pingMs = 2000
+const pongMs = 4000
 
 const channels = ['run_events', 'run_control'] as const
 export type Channel = (typeof channels)[number]
@@ -19,8 +27,11 @@ export function openListener(options: {
   log: Logger
   onNotification(channel: Channel, payload: string): void
   onConnect(): void
+  /** Called where Postgres is silent on a connection that stands, as it is when a network drops what is sent. */
+  onSilence(): void
 }): Listener {
   let current: Client | undefined
+  let heardAt = performance.now()
   let closed = false
   let retry: NodeJS.Timeout | undefined
 
@@ -29,13 +40,17 @@ export function openListener(options: {
       connectionString: options.databaseUrl,
       application_name: 'longrun listener',
       keepAlive: true,
+      connectionTimeoutMillis: pongMs,
     })
     let lost = false
+    let pings: NodeJS.Timeout | undefined
     const onLoss = (): void => {
       if (lost) return
       lost = true
+      clearInterval(pings)
       if (current === client) current = undefined
-      client.end().catch(() => {})
+      // It may be silent: then it would not hear of a farewell.
+      destroyConnection(client)
       if (!closed) retry = setTimeout(() => void connect(), 200)
     }
     client.on('error', onLoss)
@@ -47,6 +62,7 @@ export function openListener(options: {
       await client.connect()
       for (const channel of channels) await client.query(`LISTEN ${channel}`)
     } catch (error) {
+      if (!isTimeout(error)) heardAt = performance.now()
       options.log.debug(
         { err: error },
         'the listener could not connect to Postgres; it tries again',
@@ -57,16 +73,46 @@ export function openListener(options: {
     if (lost) return
     if (closed) return void client.end()
     current = client
+    heardAt = performance.now()
+    pings = setInterval(() => void ping(client), pingMs)
     options.onConnect()
+  }
+
+  async function ping(client: Client): Promise<void> {
+    const silence = setTimeout(() => {
+      options.log.warn(`Postgres has not answered for ${pongMs} ms; its connections are given up`)
+      destroyConnection(client)
+      options.onSilence()
+    }, pongMs)
+    try {
+      await client.query('SELECT 1')
+      heardAt = performance.now()
+    } catch {
+      // The connection is lost, which its own events say too.
+    } finally {
+      clearTimeout(silence)
+    }
   }
 
   void connect()
   return {
     connected: () => current !== undefined,
+    silentMs: () => performance.now() - heardAt,
     async [Symbol.asyncDispose]() {
       closed = true
       clearTimeout(retry)
       await current?.end().catch(() => {})
     },
   }
+}
+
+/** At once and without a farewell: what waits for an answer on it fails. */
+export function destroyConnection(client: Client): void {
+  // Not in the types: the socket, below the protocol.
+  const { connection } = client as unknown as { connection: { stream: Socket } }
+  connection.stream.destroy()
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof Error && /timeout expired|ETIMEDOUT|EHOSTUNREACH/.test(error.message)
 }

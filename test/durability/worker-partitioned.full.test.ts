@@ -4,6 +4,7 @@ import { eventually } from '../local/scratch.ts'
 import { answersIn, askedBy, newThread, startCluster, everythingOf } from '../support/cluster.ts'
 import { checkEvents, parsed, postStream, runIdOf } from '../support/event-stream.ts'
 import { say, stallAfter } from '../support/model.ts'
+import { createDatabase } from '../support/server.ts'
 import { statusOfWorkflow } from '../support/own-parts.ts'
 import { startTcpProxy } from '../support/tcp-proxy.ts'
 
@@ -97,4 +98,60 @@ test('a worker that is cut off from Temporal is replaced, and its return changes
     })
     expect(next.status).toBe('completed')
   }
+})
+
+test('a worker that is cut off from Postgres is replaced, and takes no runs until it hears of it', async () => {
+  await using database = await createDatabase()
+  const { host, href } = new URL(database.url)
+  await using wire = await startTcpProxy(host)
+  await using cluster = await startCluster({
+    databaseUrl: href,
+    env: { MODEL_IDLE_TIMEOUT_S: '300', LOG_LEVEL: 'info', SHUTDOWN_GRACE_S: '1' },
+  })
+  const { model } = cluster
+  const throughWire = new URL(href)
+  throughWire.host = wire.address
+  const [{ client, baseUrl }, cutOff] = await Promise.all([
+    cluster.spawn('api'),
+    cluster.spawn('worker', 'cut off', { DATABASE_URL: throughWire.href }),
+  ])
+  const words = Array.from({ length: 2000 }, (_, n) => `${n} `)
+  model.respond((request) =>
+    askedBy(request) === 'cut off' ? say(words, { delayMs: 50 }) : say('Taken over.'),
+  )
+  const { threadId, assistantId } = await newThread(client)
+  const stream = await postStream(`${baseUrl}/threads/${threadId}/runs`, {
+    assistant_id: assistantId,
+  })
+  await stream.saw('thread.message.delta')
+  await cluster.spawn('worker', 'other')
+
+  wire.partition()
+  expect(await stream.ended).toBe('done')
+  const { runStatus, texts } = await checkEvents(parsed(stream.frames))
+  expect(runStatus).toBe('completed')
+  expect(texts.at(-1)).toBe('Taken over.')
+  expect(await answersIn(client, threadId)).toEqual(['Taken over.'])
+  await eventually(() => cutOff.output().includes('the worker takes no more runs'), 60_000)
+
+  // It swallows none of those that come now.
+  for (let n = 0; n < 6; n += 1) {
+    const next = await client.beta.threads.runs.createAndPoll(threadId, {
+      assistant_id: assistantId,
+    })
+    expect(next.status).toBe('completed')
+  }
+  const before = await everythingOf(cluster)
+  wire.heal()
+  // It works again, and has written nothing of what it had in hand.
+  const callsBefore = model.calls
+  model.respond(() => say('Next.'))
+  expect(await everythingOf(cluster)).toEqual(before)
+  await eventually(async () => {
+    const { status } = await client.beta.threads.runs.createAndPoll(threadId, {
+      assistant_id: assistantId,
+    })
+    expect(status).toBe('completed')
+    return model.requests.slice(callsBefore).map(askedBy).includes('cut off')
+  }, 90_000)
 })
