@@ -125,8 +125,8 @@ function usageOf(given: NonNullable<ChatCompletionChunk['usage']>): Usage | unde
   })
 }
 
-/** Far above any context, and far below what a column of sums holds. */
-const mostTokens = 1_000_000_000
+/** Far above any context: a provider that tells more is mistaken. */
+const mostTokens = 100_000_000
 
 function isCount(value: unknown): value is number {
   return Number.isInteger(value) && Number(value) >= 0 && Number(value) <= mostTokens

@@ -4,6 +4,7 @@ import {
   type Client,
 } from '@temporalio/client'
 
+import type { Tx } from '../store/db.ts'
 import { assistantRunType } from '../workflows/messages.ts'
 import type { Delivery } from './deliver.ts'
 import type { EngineOptions } from './index.ts'
@@ -38,6 +39,8 @@ export function createReconciler(
   /** Where among the open runs the next round goes on. */
   let next = 0
 
+  const settled = (): string => new Date(Date.now() - settledMs).toISOString()
+
   async function mend(client: Client, id: string): Promise<void> {
     if (await isOpen(client, id)) return
     const run = await store.runs.openRun(id)
@@ -60,17 +63,20 @@ export function createReconciler(
     async reconcile() {
       const client = options.client()
       if (!client) return
-      await alone(async () => {
+      await alone(async (tx) => {
         await store.runs.promoteStranded()
         const ids = await store.runs.openIds(settledMs)
         const { count } = await client.workflow.count(
-          `${running} AND TaskQueue = '${options.taskQueue}'`,
+          // Those that are too young to be compared would stand in for as many that are gone.
+          `${running} AND TaskQueue = '${options.taskQueue}' AND StartTime < '${settled()}'`,
         )
         next = next < ids.length ? next : 0
         const [from, to] = count < ids.length ? [0, ids.length] : [next, next + comparedAtOnce]
         for (let at = from; at < to; at += comparedAtOnce) {
           const compared = ids.slice(at, at + comparedAtOnce)
           await each(await lostOf(client, compared), (id) => mend(client, id))
+          // A transaction that is idle for long is ended, and its lock with it.
+          await tx.sql('SELECT 1')
         }
         next = to
       })
@@ -99,7 +105,7 @@ export function createReconciler(
   }
 
   /** One process of all reconciles at a time. */
-  async function alone(work: () => Promise<void>): Promise<void> {
+  async function alone(work: (tx: Tx) => Promise<void>): Promise<void> {
     await store.db.tx(async (tx) => {
       const [lock] = await tx.sql<{ held: boolean }>(
         // A process that is frozen while it holds the lock must not keep the others from it for ever.
@@ -107,7 +113,7 @@ export function createReconciler(
            set_config('idle_in_transaction_session_timeout', '60s', true)`,
         [reconcilerLock],
       )
-      if (lock?.held) await work()
+      if (lock?.held) await work(tx)
     })
   }
 }

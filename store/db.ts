@@ -130,6 +130,11 @@ function isDeadlock(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === '40P01'
 }
 
+/** Whether an error says nothing against what was tried: it may work soon. */
+export function isPassing(error: unknown): boolean {
+  return isConnectionError(error) || isDeadlock(error)
+}
+
 /** Whether an error says that the database could not be reached or was going down: the same call may work soon. */
 export function isConnectionError(error: unknown): boolean {
   for (

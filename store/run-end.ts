@@ -32,9 +32,11 @@ export async function endRun(
   tx: Tx,
   log: EventLog,
   run: RunRow,
-  { status, error, incompleteReason }: RunEnd,
+  { status: asked, error, incompleteReason }: RunEnd,
 ): Promise<RunRow> {
   const now = new Date()
+  // Whoever asked for the cancel comes before the deadline that passed meanwhile.
+  const status = run.status === 'cancelling' && asked === 'expired' ? 'cancelled' : asked
   const cut = await countCutCall(tx, run)
   const closing = await closeOpenWork(tx, run, {
     cut,
@@ -61,6 +63,32 @@ export async function endRun(
   const events = [...closing, runEvent(`thread.run.${status}`, presentRun(ended))]
   await log.append(tx, run.id, events, { last: true })
   await handOn(tx, run, ended)
+  return ended
+}
+
+/**
+ * The last resort, for a run that cannot be ended in order: whatever is wrong with what it has written, its thread is not to
+ * be locked for ever. What was open is closed without events of its own, and `last_error` says why.
+ */
+export async function endBare(tx: Tx, log: EventLog, run: RunRow, reason: string): Promise<RunRow> {
+  await tx.sql(
+    `UPDATE messages SET status = 'incomplete', incomplete_at = now(), incomplete_reason = 'run_failed'
+     WHERE run_id = $1 AND status = 'in_progress'`,
+    [run.id],
+  )
+  await tx.sql(
+    `UPDATE run_steps SET status = 'failed', failed_at = now() WHERE run_id = $1 AND status = 'in_progress'`,
+    [run.id],
+  )
+  const message = `The run could not be ended in order: ${reason}`
+  const ended = await moveRun(tx, run.id, 'failed', {
+    ...released,
+    failed_at: new Date(),
+    last_error: { code: 'server_error', message },
+  })
+  if (!ended) throw new Error(`Run ${run.id} may not go from ${run.status} to failed`)
+  await log.append(tx, run.id, [runEvent('thread.run.failed', presentRun(ended))], { last: true })
+  await handOn(tx, run, { ...ended, rolls_back: false })
   return ended
 }
 
@@ -127,7 +155,7 @@ export async function closeOpenSteps(tx: Tx, run: RunRow, how: Closing): Promise
       how.cut && JSON.stringify(how.cut.usage),
     ],
   )
-  for (const step of steps) {
+  for (const step of steps.toSorted((a, b) => Number(a.seq) - Number(b.seq))) {
     const calls = await callsOf(tx.sql, step)
     events.push(
       runEvent(`thread.run.step.${how.stepStatus}`, presentRunStep(step, calls, run.expires_at)),

@@ -1,12 +1,12 @@
 import type { Logger } from '../log.ts'
 import { notFound, threadLockedForRun } from '../wire/errors.ts'
 import { isTerminal, type RunStatus } from '../wire/run-status.ts'
-import type { Db, Tx } from './db.ts'
+import { isPassing, type Db, type Tx } from './db.ts'
 import type { EventLog } from './events.ts'
 import type { RunRow, ThreadRow } from './rows.ts'
 import { createRun, isLockViolation, type CreatedRun, type NewRun } from './run-create.ts'
 import { cancelRun } from './run-cancel.ts'
-import { endRun, inFull, type RunEnd } from './run-end.ts'
+import { endBare, endRun, inFull, type RunEnd } from './run-end.ts'
 import { promoteNext } from './run-handover.ts'
 import { lockHolder } from './run-queue.ts'
 import { lockRun } from './run-state.ts'
@@ -83,10 +83,18 @@ export function createRuns(db: Db, events: EventLog, log: Logger): Runs {
         return cancelRun(tx, events, run)
       }),
     async end(runId, how) {
-      const ended = await db.tx(async (tx) => {
-        const run = await lockRun(tx, runId)
-        if (!run || isTerminal(run.status)) return run
-        return endRun(tx, events, run, await inFull(tx, runId, how))
+      const end = (act: (tx: Tx, run: RunRow) => Promise<RunRow>) =>
+        db.tx(async (tx) => {
+          const run = await lockRun(tx, runId)
+          return !run || isTerminal(run.status) ? run : act(tx, run)
+        })
+      const ended = await end(async (tx, run) =>
+        endRun(tx, events, run, await inFull(tx, runId, how)),
+      ).catch((error: unknown) => {
+        if (isPassing(error)) throw error
+        log.error({ err: error, run_id: runId }, 'a run could not be ended in order')
+        const reason = error instanceof Error ? error.message : String(error)
+        return end((tx, run) => endBare(tx, events, run, reason))
       })
       if (ended) log.info({ run_id: runId, status: ended.status }, 'the run has ended')
       return ended?.status
@@ -94,7 +102,8 @@ export function createRuns(db: Db, events: EventLog, log: Logger): Runs {
     overdue: (graceMs) =>
       db.sql(
         `SELECT id, status FROM runs WHERE status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
-           AND holds_lock AND expires_at < now() - $1 * interval '1 millisecond' LIMIT 500`,
+           AND holds_lock AND expires_at < now() - $1 * interval '1 millisecond'
+         ORDER BY expires_at LIMIT 500`,
         [graceMs],
       ),
     async openIds(ageMs) {

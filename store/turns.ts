@@ -3,7 +3,7 @@ import type { Delta } from '../wire/deltas.ts'
 import { runEvent, type RunEvent } from '../wire/events.ts'
 import { idFrom } from '../wire/ids.ts'
 import { presentMessage } from '../wire/present/message.ts'
-import type { RunStatus } from '../wire/run-status.ts'
+import { isTerminal, type RunStatus } from '../wire/run-status.ts'
 import type { Db } from './db.ts'
 import { createDeltaWriter, type TurnDeltas } from './delta-writer.ts'
 import type { EventLog } from './events.ts'
@@ -201,6 +201,9 @@ function claimedTurn(
     async keepFailure(failure, used) {
       await outlasting(() =>
         parts.db.tx(async (tx) => {
+          const current = await lockRun(tx, run.id)
+          // Its end has counted what it used.
+          if (!current || isTerminal(current.status)) return
           // A call that was counted is a generation of its own, even where clients saw nothing of it.
           const [kept] = await tx.sql(
             `UPDATE run_turns SET failure = $4, failed_at = clock_timestamp(), emitted = emitted OR $5

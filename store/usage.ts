@@ -69,8 +69,10 @@ export function usageColumns(
 /** What the model calls of a run have used so far. */
 export async function usageOf(sql: Sql, runId: string): Promise<CountedUsage> {
   const [sum] = await sql<Counts & { estimated: boolean; cost: string | null }>(
-    `SELECT coalesce(sum(prompt_tokens), 0)::int AS prompt, coalesce(sum(completion_tokens), 0)::int AS completion,
-       coalesce(sum(cached_tokens), 0)::int AS cached, coalesce(sum(reasoning_tokens), 0)::int AS reasoning,
+    `SELECT coalesce(sum(prompt_tokens), 0)::float8 AS prompt,
+       coalesce(sum(completion_tokens), 0)::float8 AS completion,
+       coalesce(sum(cached_tokens), 0)::float8 AS cached,
+       coalesce(sum(reasoning_tokens), 0)::float8 AS reasoning,
        coalesce(bool_or(estimated), false) AS estimated,
        CASE WHEN count(*) = count(cost) THEN coalesce(sum(cost), 0) END AS cost
      FROM usage WHERE run_id = $1`,

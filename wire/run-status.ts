@@ -11,8 +11,9 @@ const following = {
     'expired',
     'failed',
   ],
-  requires_action: ['queued', 'cancelling', 'cancelled', 'expired', 'failed'],
-  cancelling: ['cancelled', 'completed', 'incomplete', 'failed', 'expired'],
+  // Incomplete: its workflow was begun anew, and no turn is left by a limit that is lower now.
+  requires_action: ['queued', 'incomplete', 'cancelling', 'cancelled', 'expired', 'failed'],
+  cancelling: ['cancelled', 'completed', 'incomplete', 'failed'],
   completed: [],
   incomplete: [],
   failed: [],

@@ -7,7 +7,7 @@ import * as passedOn from './0003-passed-on.ts'
 import * as threadsList from './0004-threads-list.ts'
 import * as runSemantics from './0005-run-semantics.ts'
 
-/** In the order in which they are applied; a released one is never edited. */
+/** In the order in which they are applied; one that a release has carried is never edited. */
 const migrations = [runs, files, passedOn, threadsList, runSemantics]
 
 /** Any number that no other program uses for an advisory lock in our database. */

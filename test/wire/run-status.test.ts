@@ -15,10 +15,11 @@ const before: Record<RunStatus, RunStatus[]> = {
   requires_action: ['in_progress'],
   cancelling: ['queued', 'in_progress', 'requires_action'],
   completed: ['in_progress', 'cancelling'],
-  incomplete: ['queued', 'in_progress', 'cancelling'],
+  incomplete: ['queued', 'in_progress', 'requires_action', 'cancelling'],
   failed: ['queued', 'in_progress', 'requires_action', 'cancelling'],
   cancelled: ['queued', 'in_progress', 'requires_action', 'cancelling'],
-  expired: ['queued', 'in_progress', 'requires_action', 'cancelling'],
+  // What was cancelled in time did not expire.
+  expired: ['queued', 'in_progress', 'requires_action'],
 }
 const terminal: RunStatus[] = ['completed', 'incomplete', 'failed', 'cancelled', 'expired']
 
@@ -36,7 +37,7 @@ describe('a run', () => {
 
   test('can come to an end from wherever it stands', () => {
     for (const status of runStatuses.filter((one) => !isTerminal(one))) {
-      for (const end of ['cancelled', 'expired', 'failed'] as const) {
+      for (const end of ['cancelled', 'failed'] as const) {
         expect(mayBecome(end)).toContain(status)
       }
     }

@@ -131,7 +131,7 @@ const FOLLOWS = {
   created: ['queued', 'in_progress'],
   queued: ['in_progress', 'cancelling', 'cancelled', 'failed', 'expired', 'incomplete'],
   in_progress: [...ENDS, 'cancelling'],
-  cancelling: ['cancelled', 'completed', 'failed', 'expired', 'incomplete'],
+  cancelling: ['cancelled', 'completed', 'failed', 'incomplete'],
 }
 /** `function.output` is null in the first delta of a call, as the original sent it. */
 const NULL_AT_FIRST = new Set(['output'])
