@@ -32,6 +32,11 @@ export interface GivenRequest {
   hash: Buffer
   /** Whether the client says that it has sent it before; with a key that does not matter. */
   isRetry: boolean
+  /**
+   * A thread in which the request made a message or a run. Without a key it is a new request where that is gone, or something
+   * came after it: a user may well say the same twice.
+   */
+  newestOf: string | null
 }
 
 /** A request that the caller carries out. `isRepeated` where an earlier attempt may have come to its end unheard. */
@@ -97,9 +102,9 @@ export function createIdempotency(db: Db): Idempotency {
   }
 
   return {
-    async take({ projectId, key, hash, isRetry }) {
+    async take({ projectId, key, hash, isRetry, newestOf }) {
       if (key === null && isRetry) {
-        const known = await takeAgain(db, projectId, hash)
+        const known = await takeAgain(db, projectId, hash, newestOf)
         if (known) return 'attempt' in known ? mine(known.id, known.attempt) : known
       }
       const [taken] = await db.sql<Pick<RequestRow, 'id' | 'attempt'>>(insertRequest, [
@@ -165,6 +170,7 @@ async function takeAgain(
   db: Db,
   projectId: string,
   hash: Buffer,
+  newestOf: string | null,
 ): Promise<Taken | Pick<RequestRow, 'id' | 'attempt'> | undefined> {
   const [row] = await db.sql<RequestRow>(
     `SELECT id, attempt, status, body, ${abandoned} AS is_abandoned FROM requests
@@ -173,13 +179,41 @@ async function takeAgain(
     [hash, projectId],
   )
   if (!row) return undefined
-  if (!row.is_abandoned) return answerOf(row)
+  if (!row.is_abandoned) {
+    const isPast = row.status !== null && newestOf !== null && !(await isNewest(db, newestOf, row))
+    return isPast ? undefined : answerOf(row)
+  }
   const [again] = await db.sql<Pick<RequestRow, 'id' | 'attempt'>>(
     `UPDATE requests SET attempt = attempt + 1, alive_at = now()
      WHERE id = $1 AND attempt = $2 AND ${abandoned} RETURNING id, attempt`,
     [row.id, row.attempt],
   )
   return again ?? { kind: 'running' }
+}
+
+/** Whether nothing has happened in a thread since a request made what it made there, and that is still there. */
+async function isNewest(
+  db: Db,
+  threadId: string,
+  { body }: Pick<RequestRow, 'body'>,
+): Promise<boolean> {
+  const [found] = await db.sql(
+    `WITH answer AS (
+       SELECT coalesce($1::jsonb #>> '{body,id}', $1::jsonb #>> '{stream,runId}') AS id
+     ), made AS (
+       SELECT id, created_at FROM messages WHERE id = (SELECT id FROM answer)
+       UNION ALL SELECT id, created_at FROM runs WHERE id = (SELECT id FROM answer)
+     )
+     SELECT FROM made
+     WHERE NOT EXISTS (
+         SELECT FROM (SELECT * FROM messages WHERE thread_id = $2 ORDER BY seq DESC LIMIT 100) m
+         WHERE m.created_at > made.created_at AND m.run_id IS NULL AND m.came_with IS DISTINCT FROM made.id)
+       AND NOT EXISTS (
+         SELECT FROM (SELECT * FROM runs WHERE thread_id = $2 ORDER BY seq DESC LIMIT 1) r
+         WHERE r.created_at > made.created_at)`,
+    [body, threadId],
+  )
+  return found !== undefined
 }
 
 function answerOf({ status, body }: Pick<RequestRow, 'status' | 'body'>): Taken {

@@ -14,9 +14,9 @@ type Deps = Pick<ApiDeps, 'store' | 'draining' | 'inspectUrl' | 'log'>
 /**
  * What the original never had: a POST whose answer was lost is carried out once. With an `Idempotency-Key` that is said for a
  * day; without one, a request that calls itself a repetition (`x-stainless-retry-count`, which the official clients send)
- * gets the answer of the same request of the last two minutes.
+ * gets the answer of the same request of the last two minutes, where it can be told that it is the same (`retriesOf`).
  *
- * So every POST is remembered, by a hash of what it is and by the answer as it was printed: an answer can then be given
+ * So a POST is remembered, by a hash of what it is and by the answer as it was printed: an answer can then be given
  * again without knowing what kind it was, and by any process. Written down before the work begins, since a repetition may
  * come while the first is at it or after its process died; without a key the answer is written off the caller's path.
  */
@@ -25,6 +25,7 @@ export function idempotent(deps: Deps): Middleware<State> {
     // Koa types the context of a middleware apart from a route's; it is the same object.
     const ctx = given as unknown as Context
     if (ctx.method !== 'POST' || isStreamedIn(ctx) || makesNothing(ctx)) await next()
+    else if (!ctx.get('idempotency-key') && !retriesOf(ctx)) await next()
     else await once(deps, ctx, await rawBody(ctx), next)
   }
 }
@@ -40,7 +41,8 @@ export async function idempotentUpload(
   digest: Buffer,
   carryOut: () => Promise<void>,
 ): Promise<void> {
-  await once(deps, ctx, digest, carryOut)
+  if (!ctx.get('idempotency-key') && !retriesOf(ctx)) await carryOut()
+  else await once(deps, ctx, digest, carryOut)
 }
 
 const longestKey = 255
@@ -64,6 +66,7 @@ async function once(
     key,
     hash: hashOf(ctx, key, body),
     isRetry: Number(ctx.get('x-stainless-retry-count')) > 0,
+    newestOf: retriesOf(ctx)?.newestOf ?? null,
   }
   const until = Date.now() + waitMs
   let closed: AbortSignal | undefined
@@ -120,6 +123,18 @@ function replay(deps: Deps, ctx: Context, answer: Answer): void {
 }
 
 type Kept = { body: unknown } | { stream: RunStream }
+
+/**
+ * Where a request that calls itself a repetition is believed, without a key: only where it says by its path and body what it
+ * is. `POST /threads` with an empty body may be anybody's, whose first attempt never came here; a second empty thread
+ * does no harm, one that two users share does. In a thread it must be the newest thing that happened (`newestOf`).
+ */
+function retriesOf(ctx: Context): { newestOf: string | null } | undefined {
+  const [, threadId] = /^\/v1\/threads\/([^/]+)\/(?:runs|messages)\/?$/i.exec(ctx.path) ?? []
+  if (threadId !== undefined) return { newestOf: threadId }
+  const isOfOne = /^\/v1\/(threads\/[^/]+\/runs\/[^/]+\/(submit_tool_outputs|cancel)|uploads\/.+)$/i
+  return isOfOne.test(ctx.path) ? { newestOf: null } : undefined
+}
 
 /** A key belongs to its project; without one it is the same caller that may repeat itself. */
 function hashOf(ctx: Context, key: string | null, body: Buffer): Buffer {

@@ -182,16 +182,59 @@ describe('a POST that says it is sent again', () => {
   })
 
   test('is another request when anything of it is another', async () => {
-    const body = { metadata: { a: randomUUID() } }
-    const { id } = (await api.post('/threads', body)).body
+    const { id } = await api.make('/threads')
+    const path = `/threads/${id}/messages`
+    const body = { role: 'user', content: 'Once' }
+    await api.make(path, body)
     const others = await Promise.all([
-      retried('/threads', { metadata: { a: randomUUID() } }),
-      retried('/threads', body, { authorization: 'Bearer another' }),
-      api.post('/threads', body),
-      retried('/threads', body, { 'x-stainless-retry-count': '0' }),
+      retried(path, { ...body, content: 'Twice' }),
+      retried(path, body, { authorization: 'Bearer another' }),
+      api.post(path, body),
+      retried(path, body, { 'x-stainless-retry-count': '0' }),
     ])
-    const ids = others.map((answer) => answer.body.id)
-    expect(new Set([id, ...ids]).size).toBe(5)
+    expect(others.map((answer) => answer.headers.get('idempotency-replayed'))).toEqual(
+      others.map(() => null),
+    )
+    expect(await messagesOf(id)).toHaveLength(5)
+  })
+
+  test("is another request where it could be anybody else's", async () => {
+    for (const [path, body] of [
+      ['/threads', {}],
+      ['/assistants', { model: 'm' }],
+    ] as const) {
+      const first = await api.make(path, body)
+      const second = await retried(path, body)
+      expect(second.status).toBe(200)
+      expect(second.body.id).not.toBe(first.id)
+    }
+  })
+
+  test('is another request where something has happened in the thread since', async () => {
+    server.model.respond(() => say('An answer.'))
+    const assistant = await api.make('/assistants', { model: 'm' })
+    const { id } = await api.make('/threads')
+    const more = () => retried(`/threads/${id}/messages`, { role: 'user', content: 'More' })
+    const run = () => retried(`/threads/${id}/runs`, { assistant_id: assistant.id })
+    const first = { message: (await more()).body.id, run: (await run()).body.id }
+    await api.settled(id, first.run)
+    // The answer of the run is not of the client's making.
+    expect((await run()).body.id).toBe(first.run)
+    const second = { message: (await more()).body.id, run: (await run()).body.id }
+    expect(second.message).not.toBe(first.message)
+    expect(second.run).not.toBe(first.run)
+    await api.settled(id, second.run)
+    expect(await messagesOf(id)).toHaveLength(4)
+  })
+
+  test('is another request where what the first made is gone', async () => {
+    const { id } = await api.make('/threads')
+    const path = `/threads/${id}/messages`
+    const body = { role: 'user', content: 'Gone' }
+    const first = await api.make(path, body)
+    await api.delete(`${path}/${first.id}`)
+    const second = await retried(path, body)
+    expect(await messagesOf(id)).toEqual([second.body.id])
   })
 
   test('gets the run that was begun, although a thread has one active run at a time', async () => {
@@ -235,7 +278,6 @@ describe('a POST that says it is sent again', () => {
       const { id } = await api.make('/threads')
       const body = { assistant_id: assistant.id, stream }
       const made = await api.post(`/threads/${id}/runs`, body)
-      const thread = await api.make('/threads', { metadata: { stream: `${stream}` } })
       // What it leaves behind: that the requests came, and nothing of how they ended.
       await db.query('UPDATE requests SET status = NULL, body = NULL, alive_at = NULL')
       const again = await retried(`/threads/${id}/runs`, body)
@@ -243,16 +285,16 @@ describe('a POST that says it is sent again', () => {
       expect(beginning(again)).toBe(beginning(made))
       const { data } = await api.read(`/threads/${id}/runs`)
       expect(data).toHaveLength(1)
-      const same = await retried('/threads', { metadata: { stream: `${stream}` } })
-      expect(same.body).toEqual(thread)
     },
   )
 
   test('is too late after two minutes', async () => {
-    const body = { metadata: { a: randomUUID() } }
-    const { id } = await api.make('/threads', body)
+    const { id } = await api.make('/threads')
+    const path = `/threads/${id}/messages`
+    const body = { role: 'user', content: 'Late' }
+    const first = await api.make(path, body)
     await db.query(`UPDATE requests SET created_at = created_at - interval '2 minutes'`)
-    expect((await retried('/threads', body)).body.id).not.toBe(id)
+    expect((await retried(path, body)).body.id).not.toBe(first.id)
   })
 
   test('is answered after the connection of the first was cut', async () => {
@@ -350,8 +392,8 @@ describe('a POST whose process died after the commit and before it could say so'
 
 test('answers are kept for two minutes, and for a day under a key', async () => {
   const key = randomUUID()
-  await withKey(key, '/threads', {})
-  await api.make('/threads')
+  const { body } = await withKey(key, '/threads', {})
+  await api.make(`/threads/${body.id}/messages`, { role: 'user', content: 'Hi' })
   await using store = await openStore({
     databaseUrl: server.databaseUrl,
     log: createLogger('error'),
