@@ -17,8 +17,8 @@ import { heartbeating } from './heartbeat.ts'
 import type { Deps } from './index.ts'
 import { workerLost } from '../wire/failures.ts'
 import { prepare } from './prepare.ts'
-import { builtInTool, declaresFunction } from './prompt.ts'
-import { createProvider, cutAnswer, failureOf, ProviderError } from './provider.ts'
+import { builtInTool, declaresFunction, offeredTools } from './prompt.ts'
+import { createProvider, failureOf, ProviderError } from './provider.ts'
 import { argumentsMisfit, strictSchema } from './tool-arguments.ts'
 
 export interface ModelTurnInput {
@@ -53,7 +53,7 @@ export function createModelTurn(deps: Deps) {
     let call: CountedCall | undefined
     try {
       const route = await models.resolve(turn.model)
-      const prepared = await prepare(store, turn, route)
+      const prepared = await prepare(deps, turn, route)
       if ('incomplete' in prepared) {
         const end = { status: 'incomplete', incompleteReason: prepared.incomplete } as const
         return await turn.stop(end, undefined)
@@ -187,7 +187,6 @@ async function listen(
 }
 
 function endedWell(answer: Answer): void {
-  if (answer.finishReason() === null) throw cutAnswer()
   if (answer.finishReason() === 'content_filter') throw filtered()
 }
 
@@ -207,7 +206,7 @@ function emitter(turn: ClaimedTurn, call: CountedCall): (addition: Addition) => 
         if (!hasTools) await turn.openToolStep(await call.asked())
         hasTools = true
         const { index, name } = addition
-        const type = builtInTool(name, turn.run.tools) ?? 'function'
+        const type = builtInTool(name, offeredTools(turn.run)) ?? 'function'
         types[index] = type
         turn.pushCall(index, { id: turn.callId(index), type, name })
         return
@@ -227,7 +226,7 @@ function emitter(turn: ClaimedTurn, call: CountedCall): (addition: Addition) => 
 /** The turn as it is kept. */
 function turnEnd(turn: ClaimedTurn, answer: Answer, used: CallUsage): TurnEnd {
   const calls = answer.calls().map((call, index): TurnCall => {
-    const type = builtInTool(call.name, turn.run.tools) ?? 'function'
+    const type = builtInTool(call.name, offeredTools(turn.run)) ?? 'function'
     if (type === 'code_interpreter') turn.pushArguments(index, type, codeOf(call.arguments))
     const wrong = whatIsWrong(call, turn.run)
     return {
@@ -248,7 +247,9 @@ function turnEnd(turn: ClaimedTurn, answer: Answer, used: CallUsage): TurnEnd {
 
 /** A call that cannot be carried out is answered at once: the model sees what was wrong and may mend it. */
 function whatIsWrong(call: { name: string; arguments: string }, run: RunRow): string | undefined {
-  const isKnown = builtInTool(call.name, run.tools) || declaresFunction(call.name, run.tools)
+  const tools = offeredTools(run)
+  if (run.tools.length > tools.length) return 'Error: no tool may be called now. Answer without.'
+  const isKnown = builtInTool(call.name, tools) || declaresFunction(call.name, tools)
   if (!isKnown) return `Error: there is no tool named ${JSON.stringify(call.name)}.`
   const isPlainCode = call.name === 'code_interpreter'
   if (isPlainCode) return undefined

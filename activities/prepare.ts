@@ -5,6 +5,7 @@ import type { RunRow } from '../store/rows.ts'
 import type { ClaimedTurn } from '../store/turns.ts'
 import type { ChatCompletionCreateParamsStreaming as ChatRequest } from '../wire/openai.ts'
 import { metBudget } from './budget.ts'
+import type { Deps } from './index.ts'
 import { keptParts, type EarlierCut, type Kept } from './context.ts'
 import { readImages } from './images.ts'
 import { countPieces, messagePiece, roundPiece, settingsPiece } from './prompt-size.ts'
@@ -26,8 +27,8 @@ type KeptParts = Kept<SizedMessage, PromptRound>
 
 /** Puts together what the model is told in a turn. */
 export async function prepare(
-  store: Store,
-  { run, number, spent }: Pick<ClaimedTurn, 'run' | 'number' | 'spent'>,
+  { store, log }: Pick<Deps, 'store' | 'log'>,
+  { run, number, fence, spent }: Pick<ClaimedTurn, 'run' | 'number' | 'fence' | 'spent'>,
   route: ModelRoute,
 ): Promise<Prepared> {
   const incomplete = metBudget(run, spent)
@@ -75,8 +76,12 @@ export async function prepare(
     }),
     promptTokens: async () =>
       (await countPieces(pieces)).reduce((total, tokens) => total + tokens, 0),
-    // What the model says is worth more than the note of what it was not shown.
-    kept: isSaid(run, cut) ? Promise.resolve() : store.context.keepCut(view, cut).catch(() => {}),
+    kept: isSaid(run, cut)
+      ? Promise.resolve()
+      : store.context.keepCut(view, { number, fence }, cut).catch((error: unknown) => {
+          // What the model says is worth more than the note of what it was not shown.
+          log.error({ err: error, run_id: run.id }, 'what the prompt left out was not kept')
+        }),
   }
 }
 

@@ -63,6 +63,9 @@ export function openEngine(options: EngineOptions): Engine {
       async () => void (await options.store.usageSums.fold()),
     ),
     every(sweepMs, log, 'the expiry of overdue runs', () => reconciler.expireOverdue()),
+    every(options.reconcileMs, log, 'the retention of events', () =>
+      options.store.eventRetention.prune(),
+    ),
     every(options.reconcileMs, log, 'the sweep of files', async () => {
       await options.store.uploads.sweep()
       await options.store.files.sweep()

@@ -1,5 +1,7 @@
 import type { Db } from './db.ts'
 import type { FileRow, MessageRow, RunContext, RunRow, ToolCallRow } from './rows.ts'
+import { lockRun } from './run-state.ts'
+import type { ClaimedTurn } from './turns.ts'
 
 /** What a prompt is made of, read in pages: a thread may have any length. */
 export interface ContextStore {
@@ -11,8 +13,11 @@ export interface ContextStore {
   own(runId: string): Promise<{ messages: OwnMessage[]; calls: ToolCallRow[] }>
   /** The cut that an earlier run of the thread has left, if one of the last few did. */
   cutBefore(run: Pick<RunRow, 'thread_id' | 'seq'>): Promise<RunContext | undefined>
-  /** Keeps with the run what its prompts leave out; the messages among it are counted here. */
-  keepCut(view: ThreadView, cut: NewCut): Promise<void>
+  /**
+   * Keeps with the run what its prompts leave out; the messages among it are counted here. An attempt at a turn that was
+   * replaced keeps nothing.
+   */
+  keepCut(view: ThreadView, attempt: Attempt, cut: NewCut): Promise<void>
   /** The files of a project that are there, in no order. */
   files(projectId: string, ids: string[]): Promise<FileRow[]>
 }
@@ -32,10 +37,14 @@ export interface ThreadPage {
   isLast: boolean
 }
 
-export interface NewCut extends Omit<RunContext, 'dropped_messages'> {
+export type Attempt = Pick<ClaimedTurn, 'number' | 'fence'>
+
+export interface NewCut extends Omit<RunContext, Counted> {
   /** How many messages the head has. */
   headMessages: number
 }
+
+type Counted = 'dropped_messages' | 'messages_before' | 'counted_at'
 
 /** Of those that are written or held back while the run is at work, and of attempts that were begun anew, it sees none. */
 const visible = `thread_id = $1 AND run_id IS DISTINCT FROM $2
@@ -97,13 +106,24 @@ export function createContext(db: Db): ContextStore {
       )
       return row?.context
     },
-    async keepCut({ threadId, runId }, { headMessages, ...cut }) {
-      await db.sql(
-        `UPDATE runs SET context = $4::jsonb || jsonb_build_object('dropped_messages',
-           (SELECT count(*) FROM messages WHERE ${visible} AND seq < $3) - $5::int)
-         WHERE id = $2`,
-        [threadId, runId, cut.tail_from ?? '0', JSON.stringify(cut), headMessages],
+    async keepCut({ threadId, runId }, attempt, { headMessages, ...cut }) {
+      // Before the run is locked: the first count of a long thread takes a while.
+      const [counted] = await db.sql<Pick<RunContext, 'messages_before' | 'counted_at'>>(
+        messagesBefore,
+        [threadId, runId, cut.tail_from ?? '0'],
       )
+      if (!counted) throw new Error('The messages of a thread could not be counted')
+      const dropped_messages = Math.max(0, counted.messages_before - headMessages)
+      const context: RunContext = { ...cut, ...counted, dropped_messages }
+      await db.tx(async (tx) => {
+        // The fence is read by a statement of its own: in one with the lock it would be that of before the wait.
+        await lockRun(tx, runId)
+        await tx.sql(
+          `UPDATE runs SET context = $4 WHERE id = $1 AND EXISTS (
+             SELECT FROM run_turns WHERE run_id = $1 AND turn = $2 AND fence = $3)`,
+          [runId, attempt.number, attempt.fence, JSON.stringify(context)],
+        )
+      })
     },
     files: (projectId, ids) =>
       db.sql<FileRow>(
@@ -113,6 +133,34 @@ export function createContext(db: Db): ContextStore {
       ),
   }
 }
+
+/**
+ * How many messages a thread has before a `seq`: from the number that an earlier prompt of the thread has left, so that only
+ * what lies between the two places is counted. Before that place nothing ever comes in: messages that are written, imported
+ * or let go stand at the end of the thread, and those that are held or superseded are never in the number. So it is off only
+ * by messages that were deleted, which are looked up among those that are `gone`, while they are remembered there; a
+ * deletion that commits in the moment of the count is missed, until a day without a run has the thread counted anew.
+ */
+const messagesBefore = `
+  WITH recent AS (
+    SELECT context, seq FROM runs
+    WHERE thread_id = $1 AND seq <= (SELECT seq FROM runs WHERE id = $2) ORDER BY seq DESC LIMIT 8
+  ), basis AS (
+    SELECT (context ->> 'tail_from')::bigint AS seq, (context ->> 'messages_before')::int AS messages,
+      (context ->> 'counted_at')::timestamptz AS counted_at
+    FROM recent
+    WHERE context ->> 'tail_from' IS NOT NULL
+      AND (context ->> 'counted_at')::timestamptz > now() - interval '20 hours'
+    ORDER BY recent.seq DESC LIMIT 1
+  )
+  SELECT to_json(now()) #>> '{}' AS counted_at, coalesce(
+    (SELECT b.messages
+       + (SELECT count(*) FROM messages WHERE ${visible} AND seq >= b.seq AND seq < $3::bigint)
+       - (SELECT count(*) FROM messages WHERE ${visible} AND seq >= $3::bigint AND seq < b.seq)
+       - (SELECT count(*) FROM gone
+          WHERE list = 'messages ' || $1 AND gone.seq < b.seq AND created_at >= b.counted_at)
+     FROM basis b),
+    (SELECT count(*) FROM messages WHERE ${visible} AND seq < $3::bigint))::int AS messages_before`
 
 /**
  * Rows up to `$limit` and to `pageBytes`, at least one, and how many there are up to one more than the limit. Sizes are

@@ -18,6 +18,8 @@ export interface EventLog extends AsyncDisposable {
   read(runId: string, after: number, limit?: number): Promise<StoredEvent[]>
   /** The number of the newest event; 0 where there is none. */
   tip(runId: string): Promise<number>
+  /** How far the log has come, and what is left of it; undefined where there is none. */
+  state(runId: string): Promise<LogState | undefined>
   /**
    * The events after number `after`, then those to come, in batches, without gaps and in order. Ends when `signal` aborts
    * or the run is deleted;
@@ -31,6 +33,14 @@ export interface EventLog extends AsyncDisposable {
   connected(): boolean
   /** For how long nothing at all has been heard of Postgres, not even that it is down, in milliseconds. */
   silentMs(): number
+}
+
+export interface LogState {
+  last_seq: number
+  /** When its run ended; null while it goes on. */
+  closed_at: Date | null
+  /** `objects`: its deltas have been removed (store/event-retention.ts). */
+  holds: 'all' | 'objects' | 'nothing'
 }
 
 export interface FollowOptions {
@@ -91,6 +101,14 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
       'SELECT seq, event, data FROM run_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3',
       [runId, after, limit],
     )
+  }
+
+  async function stateOf(runId: string): Promise<LogState | undefined> {
+    const [state] = await db.sql<LogState>(
+      'SELECT last_seq, closed_at, holds FROM run_streams WHERE run_id = $1',
+      [runId],
+    )
+    return state
   }
 
   /** A follower outlives its Postgres: it reads where it stopped once there is one again. */
@@ -163,13 +181,8 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
       const source = { readAfter: (from: number) => readPatiently(runId, from, signal), exists }
       return batches(follower, source, signal, leave)
     },
-    async tip(runId) {
-      const [stream] = await db.sql<{ last_seq: number }>(
-        'SELECT last_seq FROM run_streams WHERE run_id = $1',
-        [runId],
-      )
-      return stream?.last_seq ?? 0
-    },
+    tip: async (runId) => (await stateOf(runId))?.last_seq ?? 0,
+    state: stateOf,
     async tellControl(tx, runId) {
       await tx.sql(`SELECT pg_notify('run_control', $1)`, [runId])
     },

@@ -14,6 +14,7 @@ import { createMessages, type Messages } from './messages.ts'
 import { migrate } from './migrations/index.ts'
 import { defineModels } from './models/index.ts'
 import { createObjects, type Objects } from './objects.ts'
+import { createEventRetention, type EventRetention } from './event-retention.ts'
 import { createOutbox, type Outbox } from './outbox.ts'
 import type { MessageRow, RunRow, RunStepRow, ToolCallRow } from './rows.ts'
 import { createPassedObjects, type PassedObjects } from './passed-objects.ts'
@@ -51,6 +52,7 @@ export interface Store extends AsyncDisposable {
   toolCalls: ToolCalls
   events: EventLog
   outbox: Outbox
+  eventRetention: EventRetention
   idempotency: Idempotency
   passedObjects: PassedObjects
   passedUsage: PassedUsage
@@ -103,7 +105,7 @@ export async function openStore(options: {
     exports: createExports(db),
     files: createFiles(db, models.files, ledger),
     uploads: createUploads(db, ledger),
-    messages: { ...createObjects(db, models.messages), ...createMessages(db) },
+    messages: { ...createObjects(db, models.messages), ...createMessages(db, events) },
     runs: { ...createObjects(db, models.runs), ...createRuns(db, events, options.log) },
     inspection: createInspection(db),
     steps: {
@@ -126,6 +128,7 @@ export async function openStore(options: {
     },
     toolCalls: createToolCalls(db, events),
     outbox: createOutbox(db),
+    eventRetention: createEventRetention(db),
     idempotency,
     passedObjects: createPassedObjects(db),
     passedUsage,

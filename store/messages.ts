@@ -1,12 +1,14 @@
 import { threadLockedForMessage } from '../wire/errors.ts'
 import type { Db, Tx } from './db.ts'
-import type { MessageRow, OnActiveRun, ProjectRow, RunRow, ThreadRow } from './rows.ts'
-import { lockHolder } from './run-queue.ts'
+import type { EventLog } from './events.ts'
+import type { MessageRow, OnActiveRun, RunRow, ThreadRow } from './rows.ts'
+import { makeWay } from './run-queue.ts'
 import { addMessages, lockedThread, type NewMessage } from './thread-rows.ts'
 
 export interface Messages {
   /**
-   * Where the thread is busy the message is held back, or rejected, as `onActiveRun` says, or else the project. Throws
+   * Where the thread is busy `onActiveRun` says what is done, or else the assistant of the run that has the thread, or else
+   * the project: the message is rejected, or runs are cancelled, and what it still has to wait for holds it back. Throws
    * notFound(thread), noSuchFile and threadLockedForMessage.
    */
   create(
@@ -17,12 +19,12 @@ export interface Messages {
   ): Promise<MessageRow>
 }
 
-export function createMessages(db: Db): Messages {
+export function createMessages(db: Db, log: EventLog): Messages {
   return {
     create: (projectId, threadId, message, onActiveRun) =>
       db.tx(async (tx) => {
         const thread = await lockedThread(tx, projectId, threadId, [message])
-        const held = await isBusy(tx, thread, onActiveRun)
+        const held = await hasToWait(tx, log, thread, onActiveRun)
         const {
           messages: [row],
         } = await addMessages(tx, thread, [message], { held })
@@ -32,19 +34,21 @@ export function createMessages(db: Db): Messages {
   }
 }
 
-/** Whether a run has the thread, whose end a message then waits for. Throws threadLockedForMessage where it may not. */
-async function isBusy(
+/** Whether the message has to wait for the end of a run, once way has been made for it. Throws threadLockedForMessage. */
+async function hasToWait(
   tx: Tx,
+  log: EventLog,
   thread: ThreadRow,
   onActiveRun: OnActiveRun | null,
 ): Promise<boolean> {
-  const [active] = await tx.sql<Pick<RunRow, 'id'> & Pick<ProjectRow, 'on_active_run'>>(
-    `SELECT r.id, p.on_active_run FROM runs r JOIN projects p ON p.id = r.project_id
+  const [active] = await tx.sql<Pick<RunRow, 'id'> & { mode: OnActiveRun | null }>(
+    `SELECT r.id, coalesce(a.on_active_run, p.on_active_run) AS mode
+     FROM runs r JOIN projects p ON p.id = r.project_id LEFT JOIN assistants a ON a.id = r.assistant_id
      WHERE r.thread_id = $1 AND r.holds_lock`,
     [thread.id],
   )
   if (!active) return false
-  const mode = onActiveRun ?? active.on_active_run ?? 'reject'
+  const mode = onActiveRun ?? active.mode ?? 'reject'
   if (mode === 'reject') throw threadLockedForMessage(thread.id, active.id)
-  return (await lockHolder(tx, thread.id)) !== undefined
+  return makeWay(tx, log, thread.id, mode)
 }

@@ -275,6 +275,10 @@ export interface RunContext {
   head_until: string | null
   /** The tail: messages from this `seq` on. */
   tail_from: string | null
+  /** Messages before the tail, those of the head included: later runs go on from this number. */
+  messages_before: number
+  /** When that was counted, as an ISO time by the clock of the database. */
+  counted_at: string
 }
 
 export type StepStatus = 'in_progress' | 'completed' | 'failed' | 'cancelled' | 'expired'

@@ -45,14 +45,24 @@ export async function waitingRuns(
   return rows.map(({ id }) => id)
 }
 
-/** Moves messages that were held back, up to `until` or all of them, to the end of the thread. */
+/**
+ * Moves messages that were held back, up to `until` or all of them, to the end of the thread; and among them the places of
+ * those that were deleted, from which lists still go on.
+ */
 async function releaseMessages(tx: Tx, threadId: string, until: string | null): Promise<void> {
   await tx.sql(
-    `UPDATE messages m SET held = false, seq = o.seq FROM (
+    `WITH places AS (
        SELECT id, nextval(pg_get_serial_sequence('messages', 'seq')) AS seq FROM (
-         SELECT id FROM messages WHERE thread_id = $1 AND held AND ($2::bigint IS NULL OR seq <= $2) ORDER BY seq
+         SELECT id, seq FROM messages WHERE thread_id = $1 AND held AND ($2::bigint IS NULL OR seq <= $2)
+         UNION ALL
+         SELECT id, seq FROM gone WHERE list = 'messages ' || $1 AND seq > (1::bigint << 61)
+           AND ($2::bigint IS NULL OR seq <= $2)
+         ORDER BY seq
        ) held
-     ) o WHERE m.id = o.id`,
+     ), gone_places AS (
+       UPDATE gone g SET seq = p.seq FROM places p WHERE g.id = p.id AND g.seq > (1::bigint << 61)
+     )
+     UPDATE messages m SET held = false, seq = p.seq FROM places p WHERE m.id = p.id AND m.held`,
     [threadId, until],
   )
 }

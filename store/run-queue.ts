@@ -1,3 +1,5 @@
+import { tooManyWaitingRuns } from '../wire/errors.ts'
+import { MAX_WAITING_RUNS } from '../wire/limits.ts'
 import type { Tx } from './db.ts'
 import type { EventLog } from './events.ts'
 import type { OnActiveRun, RunRow, ThreadRow } from './rows.ts'
@@ -11,40 +13,60 @@ import { lockRun } from './run-state.ts'
  * locks it first, and sees whether it has ended.
  */
 
-/**
- * Makes room for a run on a locked thread, as `mode` says; gives whether the run has to wait. Everything before it is
- * cancelled where it interrupts.
- */
+/** Makes way for a run on a locked thread; gives whether it has to wait. Throws tooManyWaitingRuns. */
 export async function joinQueue(
   tx: Tx,
   log: EventLog,
   threadId: ThreadRow['id'],
   mode: Exclude<OnActiveRun, 'reject'>,
 ): Promise<boolean> {
-  const holder = await lockHolder(tx, threadId)
-  const interrupts = mode !== 'enqueue'
-  // Last come first, so that none of them is given the lock on the way.
-  const waiting = (await waitingRuns(tx, threadId)).toReversed()
-  if (!interrupts) return holder !== undefined || waiting.length > 0
+  const waits = await makeWay(tx, log, threadId, mode)
+  if (!waits) return false
+  const before = await waitingRuns(tx, threadId, MAX_WAITING_RUNS)
+  if (before.length === MAX_WAITING_RUNS) throw tooManyWaitingRuns(threadId, MAX_WAITING_RUNS)
+  return true
+}
 
+/**
+ * Does to the runs of a locked thread what `mode` says; gives whether what comes now has to wait for one of them. Everything
+ * before it is cancelled where it interrupts.
+ */
+export async function makeWay(
+  tx: Tx,
+  log: EventLog,
+  threadId: ThreadRow['id'],
+  mode: Exclude<OnActiveRun, 'reject'>,
+): Promise<boolean> {
+  const holder = await lockHolder(tx, threadId)
+  if (mode === 'enqueue') {
+    return holder !== undefined || (await waitingRuns(tx, threadId, 1)).length > 0
+  }
   // By their streams first, as everybody does: an UPDATE alone would lock in the other order.
-  for (const id of waiting) await lockRun(tx, id)
+  const waiting = await lockWaiting(tx, threadId)
   if (mode === 'rollback') {
+    const before = holder ? [...waiting, holder] : waiting
     await tx.sql('UPDATE runs SET rolls_back = true WHERE id = ANY ($1::text[])', [
-      [...waiting, ...(holder ? [holder.id] : [])],
+      before.map(({ id }) => id),
     ])
   }
-  for (const id of waiting) {
-    const run = await lockRun(tx, id)
-    if (run?.status === 'queued') await cancelRun(tx, log, run)
-  }
-  const run = holder && (await lockRun(tx, holder.id))
-  if (!run) return false
-  if (run.status === 'cancelling') return true
-  await cancelRun(tx, log, run)
-  tx.leavesCommand(run.id)
+  for (const run of waiting) await cancelRun(tx, log, run)
+  if (!holder) return false
+  if (holder.status === 'cancelling') return true
+  await cancelRun(tx, log, holder)
+  tx.leavesCommand(holder.id)
   // One that no worker had in hand is over at once.
   return (await lockHolder(tx, threadId)) !== undefined
+}
+
+/** The runs that wait, locked. Last come first, so that none of them is given the lock while they are cancelled. */
+async function lockWaiting(tx: Tx, threadId: string): Promise<RunRow[]> {
+  const locked: RunRow[] = []
+  for (const id of (await waitingRuns(tx, threadId)).toReversed()) {
+    const run = await lockRun(tx, id)
+    // It may have been cancelled while its lock was waited for.
+    if (run?.status === 'queued') locked.push(run)
+  }
+  return locked
 }
 
 /** The run that has the thread's lock, itself locked: it does not end while the transaction lasts. */

@@ -17,7 +17,7 @@ export interface Runs {
   /**
    * Adds the messages and the run to a thread, which is created first when it is given whole: rows, events and the start
    * command in one transaction; the command is returned, to be delivered at once. A run that waits for its thread has none
-   * yet. Throws notFound(thread | assistant), noSuchFile, vectorStoreNotFound and threadLockedForRun.
+   * yet. Throws notFound(thread | assistant), noSuchFile, vectorStoreNotFound, threadLockedForRun and tooManyWaitingRuns.
    */
   create(
     run: NewRun,

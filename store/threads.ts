@@ -48,7 +48,7 @@ export function createThreads(db: Db, events: EventLog, objects: Objects<ThreadR
         // a run that ends takes its own and then the next one's.
         const running = await tx.sql<RunRow>(
           `SELECT r.* FROM run_streams s JOIN runs r ON r.id = s.run_id
-           WHERE r.thread_id = $1 AND NOT s.closed ORDER BY r.seq FOR UPDATE OF s, r`,
+           WHERE r.thread_id = $1 AND s.closed_at IS NULL ORDER BY r.seq FOR UPDATE OF s, r`,
           [id],
         )
         for (const run of running) {

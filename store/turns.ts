@@ -59,6 +59,8 @@ export interface ClaimedTurn extends Disposable {
   run: RunRow
   /** 0 for the first turn of the run. */
   number: number
+  /** Which attempt at the turn this is: one that was replaced has a lower number. */
+  fence: number
   /** The model to ask, by the name that clients use. */
   model: string
   /** What the run has used before this call. */
@@ -145,6 +147,7 @@ function claimedTurn(
   return {
     run,
     number: row.turn,
+    fence: row.fence,
     model: row.model ?? run.model,
     spent: spent.usage,
     lost: deltas.lost,

@@ -146,6 +146,17 @@ export function threadLockedForRun(threadId: string, runId: string): ApiError {
   return new ApiError(400, `Thread ${threadId} already has an active run ${runId}.`)
 }
 
+/** Ours: only those wait that asked for it. */
+export function tooManyWaitingRuns(threadId: string, maximum: number): ApiError {
+  return new ApiError(
+    400,
+    `Thread ${threadId} already has ${maximum} runs that wait for its active run, which is the maximum. ` +
+      "Wait until one of them has begun, cancel one, or create the run with 'on_active_run' set to " +
+      "'interrupt', which cancels all of them.",
+    { param: 'on_active_run', code: 'too_many_waiting_runs' },
+  )
+}
+
 export function outputsNotAccepted(status: string): ApiError {
   return new ApiError(400, `Runs in status "${status}" do not accept tool outputs.`)
 }

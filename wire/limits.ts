@@ -37,6 +37,10 @@ export const MAX_TOOLS = 128
 export const MAX_FUNCTION_NAME_CHARS = 64
 /** live: quoted in its error text */
 export const MAX_FUNCTION_DESCRIPTION_CHARS = 1_048_576
+/** the structured outputs guide: objects inside of objects; its error text is quoted by many who met it */
+export const MAX_STRICT_LEVELS = 10
+/** the structured outputs guide: properties of all objects of a schema */
+export const MAX_STRICT_PROPERTIES = 5000
 /** schema */
 export const MAX_CODE_INTERPRETER_FILES = 20
 /** schema of v1 */
@@ -76,6 +80,8 @@ export const MAX_RUN_EXPIRES_AFTER_SECONDS = 7_776_000
 export const MAX_STEPS = 1000
 /** ours: for `fallback_models` */
 export const MAX_FALLBACK_MODELS = 8
+/** ours: runs that wait in the queue of one thread; whoever interrupts cancels them in one transaction */
+export const MAX_WAITING_RUNS = 100
 /** the file search guide: how long a run waits for files of the thread's store */
 export const WAIT_FOR_THREAD_FILES_SECONDS = 60
 

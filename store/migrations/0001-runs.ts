@@ -182,7 +182,7 @@ CREATE INDEX ON tool_calls (run_id);
 CREATE TABLE run_streams (
   run_id text PRIMARY KEY REFERENCES runs ON DELETE CASCADE,
   last_seq integer NOT NULL DEFAULT 0,
-  closed boolean NOT NULL DEFAULT false
+  closed_at timestamptz
 ) WITH (fillfactor = 50);
 
 CREATE TABLE run_events (
@@ -254,11 +254,11 @@ BEGIN
       WITH ORDINALITY AS i (run_id, turn, fence, event, data, ord)
   ), allowed AS (
     SELECT i.* FROM input i
-    JOIN run_streams s ON s.run_id = i.run_id AND NOT s.closed
+    JOIN run_streams s ON s.run_id = i.run_id AND s.closed_at IS NULL
     LEFT JOIN run_turns t ON t.run_id = i.run_id AND t.turn = i.turn
     WHERE i.turn IS NULL OR t.fence = i.fence
   ), counted AS (
-    UPDATE run_streams s SET last_seq = s.last_seq + c.n, closed = p_close
+    UPDATE run_streams s SET last_seq = s.last_seq + c.n, closed_at = CASE WHEN p_close THEN now() END
     FROM (SELECT run_id, count(*)::integer AS n FROM allowed GROUP BY run_id) c
     WHERE s.run_id = c.run_id
     RETURNING s.run_id, s.last_seq - c.n AS base

@@ -34,6 +34,7 @@ export async function up({ context }: { context: Migrating }): Promise<void> {
       ADD COLUMN came_with text;
     CREATE INDEX messages_held ON messages (thread_id, seq) WHERE held;
     CREATE INDEX messages_came_with ON messages (came_with) WHERE came_with IS NOT NULL;
+    CREATE INDEX gone_of_list ON gone (list, seq);
 
     ALTER TABLE run_turns
       ADD COLUMN call jsonb,
@@ -70,11 +71,13 @@ export async function up({ context }: { context: Migrating }): Promise<void> {
 
 export async function down({ context }: { context: Migrating }): Promise<void> {
   await context.query(`
+    DROP INDEX gone_of_list;
     DROP TABLE usage_sums;
     DROP INDEX usage_not_summed;
     ALTER TABLE usage DROP COLUMN estimated, DROP COLUMN cost, DROP COLUMN summed;
     ALTER TABLE run_steps DROP COLUMN model, DROP COLUMN failed_models;
-    ALTER TABLE run_turns DROP COLUMN call, DROP COLUMN model, DROP COLUMN failed_models;
+    ALTER TABLE run_turns DROP COLUMN call, DROP COLUMN model, DROP COLUMN failed_models,
+      DROP COLUMN begun_at, DROP COLUMN failed_at;
     ALTER TABLE messages ALTER COLUMN seq SET GENERATED ALWAYS, DROP COLUMN held, DROP COLUMN came_with;
     DROP INDEX runs_waiting;
     ALTER TABLE runs DROP COLUMN fallback_models, DROP COLUMN max_steps, DROP COLUMN messages_until,

@@ -184,6 +184,55 @@ describe('a thread that does not fit into the context of the model', () => {
   })
 })
 
+describe('the number of messages that were left out', () => {
+  const lastFive = { truncation_strategy: { type: 'last_messages', last_messages: 5 } }
+  const dropped = (n: number) => ({ dropped_messages: n, dropped_tool_calls: 0 })
+
+  async function post(threadId: string): Promise<Body> {
+    return api.make(`/threads/${threadId}/messages`, { role: 'user', content: 'And now?' })
+  }
+
+  test('goes on from that of the run before, and old messages are not counted again', async () => {
+    const threadId = await threadOf(60)
+    expect(droppedOf(await run(threadId, lastFive))).toEqual(dropped(55))
+    // Behind everybody's back: whoever counts them all again misses these.
+    await queryOnce(
+      server.databaseUrl,
+      `DELETE FROM messages WHERE thread_id = $1 AND id LIKE '%\\_2_'`,
+      [threadId],
+    )
+    await post(threadId)
+    // 60 and the answer and the question, without the last five.
+    expect(droppedOf(await run(threadId, lastFive))).toEqual(dropped(57))
+    await post(threadId)
+    const fewer = { truncation_strategy: { type: 'last_messages', last_messages: 30 } }
+    expect(droppedOf(await run(threadId, fewer))).toEqual(dropped(64 - 30))
+  })
+
+  test('is counted anew where that of the run before is too old', async () => {
+    const threadId = await threadOf(60)
+    const before = await run(threadId, lastFive)
+    const sql = `UPDATE runs SET context = context || '{"counted_at": "2020-01-01T00:00:00Z"}' WHERE id = $1`
+    await queryOnce(server.databaseUrl, sql, [before.id])
+    const direct = `DELETE FROM messages WHERE thread_id = $1 AND id LIKE '%\\_2_'`
+    await queryOnce(server.databaseUrl, direct, [threadId])
+    expect(droppedOf(await run(threadId, lastFive))).toEqual(dropped(46))
+  })
+
+  test('knows of messages that were deleted since', async () => {
+    const threadId = await threadOf(60)
+    await run(threadId, lastFive)
+    for (const n of [3, 4, 59]) {
+      expect((await api.delete(`/threads/${threadId}/messages/msg_${threadId}_${n}`)).status).toBe(
+        200,
+      )
+    }
+    await post(threadId)
+    // Three of the 62 are gone.
+    expect(droppedOf(await run(threadId, lastFive))).toEqual(dropped(54))
+  })
+})
+
 test('a thread that fits is shown whole, and nothing is said of it', async () => {
   const over = await run(await threadOf(20), { model: 'small' })
   expect(numbers(asked())).toHaveLength(20)

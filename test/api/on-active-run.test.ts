@@ -11,6 +11,7 @@ import {
 import { parsed, postStream } from '../support/event-stream.ts'
 import { call, fail, say, stallAfter, type ModelRequest } from '../support/model.ts'
 import { startServer, type TestServer } from '../support/server.ts'
+import { MAX_WAITING_RUNS } from '../../wire/limits.ts'
 import { createCaller, type Body, type Caller } from './caller.ts'
 
 let server: TestServer
@@ -413,6 +414,109 @@ describe('messages of a busy thread', () => {
       'assistant: Third.',
     ])
   })
+})
+
+describe('a message for a busy thread', () => {
+  const header = (mode: string) => ({ headers: { 'longrun-on-active-run': mode } })
+  const stop = { role: 'user', content: 'Stop, this!' }
+  const messagesOf = ({ threadId }: Busy): string => `/threads/${threadId}/messages`
+
+  test('is received as its header says, or the assistant of the run at work, or the project', async () => {
+    const reject = await busyThread({ on_active_run: 'reject' })
+    const enqueue = await busyThread({ on_active_run: 'enqueue' })
+    const plain = await busyThread()
+    expect((await api.post(messagesOf(enqueue), stop)).status).toBe(200)
+    expect((await api.post(messagesOf(enqueue), stop, header('reject'))).status).toBe(400)
+    expect((await api.post(messagesOf(reject), stop, header('enqueue'))).status).toBe(200)
+    expect((await api.post(messagesOf(plain), stop)).status).toBe(400)
+    await queryOnce(server.databaseUrl, `UPDATE projects SET on_active_run = 'enqueue'`)
+    try {
+      expect((await api.post(messagesOf(plain), stop)).status).toBe(200)
+      expect((await api.post(messagesOf(reject), stop)).status).toBe(400)
+    } finally {
+      await queryOnce(server.databaseUrl, 'UPDATE projects SET on_active_run = NULL')
+    }
+    for (const busy of [reject, enqueue, plain]) {
+      busy.request.release()
+      expect((await settle(busy, { id: busy.runId } as Body))['status']).toBe('completed')
+      expect((await saidIn(busy.threadId)).slice(0, 3)).toEqual([
+        'user: First?',
+        'assistant: First answer.',
+        'user: Stop, this!',
+      ])
+    }
+  })
+
+  test('interrupts the run at work and those that wait, and follows what was written', async () => {
+    const busy = await busyThread()
+    await expect.poll(() => answersWritten(busy), { timeout: 20_000 }).toBe(1)
+    const waiting = (await askAgain(busy, { on_active_run: 'enqueue' })).body
+    const { calls } = server.model
+    expect((await api.post(messagesOf(busy), stop, header('interrupt'))).status).toBe(200)
+    expect((await settle(busy, { id: busy.runId } as Body))['status']).toBe('cancelled')
+    expect((await settle(busy, waiting))['status']).toBe('cancelled')
+    expect(await busy.request.closed).toBe('closed by the client')
+    expect(await saidIn(busy.threadId)).toEqual([
+      'user: First?',
+      'assistant: First ',
+      'user: Stop, this!',
+    ])
+    expect(server.model.calls).toBe(calls)
+  })
+
+  test('rolls back what is before it', async () => {
+    const busy = await busyThread({ on_active_run: 'rollback' })
+    await expect.poll(() => answersWritten(busy), { timeout: 20_000 }).toBe(1)
+    const additional_messages = [{ role: 'user', content: 'Never asked.' }]
+    await askAgain(busy, { on_active_run: 'enqueue', additional_messages })
+    expect((await api.post(messagesOf(busy), stop)).status).toBe(200)
+    expect((await settle(busy, { id: busy.runId } as Body))['status']).toBe('cancelled')
+    expect(await saidIn(busy.threadId)).toEqual(['user: First?', 'user: Stop, this!'])
+  })
+
+  test('ends a run that waits for its client at once', async () => {
+    server.model.script(call({ name: 'look_up', arguments: {} }))
+    const { threadId, assistantId } = await newThread(server.client, 'What?', [lookUp])
+    const { runs } = server.client.beta.threads
+    const parked = await runs.createAndPoll(threadId, { assistant_id: assistantId })
+    const path = `/threads/${threadId}/messages`
+    expect((await api.post(path, stop, header('interrupt'))).status).toBe(200)
+    expect((await api.read(`/threads/${threadId}/runs/${parked.id}`))['status']).toBe('cancelled')
+    expect((await api.post(path, stop)).status).toBe(200)
+    expect(await queryOnce(server.databaseUrl, 'SELECT 1 FROM messages WHERE held')).toEqual([])
+  })
+})
+
+test('so many runs may wait for a thread and no more, and an interrupt makes room', async () => {
+  const busy = await busyThread()
+  const ask = async (mode: string) => askAgain(busy, { on_active_run: mode })
+  const waiting = await Promise.all(
+    Array.from({ length: MAX_WAITING_RUNS + 5 }, () => ask('enqueue')),
+  )
+  const refused = waiting.filter(({ status }) => status !== 200)
+  expect(refused).toHaveLength(5)
+  for (const { status, body } of refused) {
+    expect(status).toBe(400)
+    expect(body.error.code).toBe('too_many_waiting_runs')
+    expect(body.error.message).toContain(busy.threadId)
+    expect(body.error.message).toContain(String(MAX_WAITING_RUNS))
+  }
+  // Messages wait for no turn, and are not in its way.
+  const message = { role: 'user', content: 'And?' }
+  const headers = { 'longrun-on-active-run': 'enqueue' }
+  expect((await api.post(`/threads/${busy.threadId}/messages`, message, { headers })).status).toBe(
+    200,
+  )
+  server.model.script(say('Instead.'))
+  const { status, body } = await ask('interrupt')
+  expect(status).toBe(200)
+  expect((await settle(busy, body))['status']).toBe('completed')
+  const left = await queryOnce(
+    server.databaseUrl,
+    `SELECT DISTINCT status FROM runs WHERE thread_id = $1 AND id <> $2`,
+    [busy.threadId, body.id],
+  )
+  expect(left).toEqual([{ status: 'cancelled' }])
 })
 
 test('of twenty runs that are asked for at once one is at work at a time, and all end', async () => {

@@ -218,6 +218,29 @@ test('of requests of all kinds at once none fails, one run holds the thread, and
   }
 })
 
+test('messages that interrupt while runs come and go are held for ever by none of them', async () => {
+  for (let i = 0; i < 10; i += 1) {
+    const first = await createRun(here)
+    const { project_id, thread_id } = first
+    await Promise.all([
+      ...(['enqueue', 'interrupt', 'rollback', 'enqueue'] as const).flatMap((mode, n) => [
+        add(n % 2 === 0 ? here : there, first, mode),
+        there.messages.create(project_id, thread_id, message(mode), mode),
+      ]),
+      here.runs.end(first.id, failed),
+    ])
+    await drain(first)
+    const { said, held } = await textsOf(first)
+    expect(held).toEqual([])
+    expect(said.toSorted()).toEqual(['enqueue', 'enqueue', 'interrupt', 'rollback'])
+    const open = await here.db.sql(
+      `SELECT id FROM runs WHERE thread_id = $1 AND status IN ('queued', 'in_progress', 'cancelling')`,
+      [thread_id],
+    )
+    expect(open).toEqual([])
+  }
+})
+
 test('whoever listens hears at once of the run that is to be started', async () => {
   const first = await createRun(here)
   const second = await add(there, first, 'enqueue')

@@ -2,8 +2,11 @@ import { randomUUID } from 'node:crypto'
 
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
+import type { Sql } from '../../store/db.ts'
 import type { Store } from '../../store/index.ts'
+import { joinQueue } from '../../store/run-queue.ts'
 import type { RunRow } from '../../store/rows.ts'
+import type { NewMessage } from '../../store/thread-rows.ts'
 import { idFrom } from '../../wire/ids.ts'
 import { createDatabase } from '../support/server.ts'
 import { createRun, newRun, openTestStore } from './rows.ts'
@@ -74,16 +77,9 @@ test('runs that interrupt each other at once leave one of them with the thread',
 test('messages that come while a run ends are let go, and are not lost', async () => {
   for (let round = 0; round < 100; round += 1) {
     const first = await createRun(ending)
-    const message = {
-      id: idFrom('message', randomUUID()),
-      role: 'user' as const,
-      content: [],
-      attachments: [],
-      metadata: {},
-    }
     const { project_id, thread_id } = first
     const [made] = await Promise.all([
-      accepting.messages.create(project_id, thread_id, message, 'enqueue'),
+      accepting.messages.create(project_id, thread_id, message(), 'enqueue'),
       ending.runs.end(first.id, { status: 'expired' }),
     ])
     const now = await accepting.messages.get(project_id, made.id)
@@ -113,3 +109,53 @@ test('a run that waits is past no deadline, and no workflow of it is missed', as
   expect((await ending.runs.overdue(0)).map(({ id }) => id)).not.toContain(run.id)
   expect(await ending.runs.openIds(0)).not.toContain(run.id)
 })
+
+test('a run that interrupts locks each of those that wait once', async () => {
+  for (const mode of ['interrupt', 'rollback'] as const) {
+    const first = await createRun(ending)
+    const waiting: string[] = []
+    for (let i = 0; i < 3; i += 1) waiting.push((await enqueue(first)).run.id)
+    const locked: string[] = []
+    await accepting.db.tx(async (tx) => {
+      const sql: Sql = async (text, values = []) => {
+        if (text.includes('FOR NO KEY UPDATE OF s, r')) locked.push(String(values[0]))
+        return tx.sql(text, values)
+      }
+      await joinQueue({ ...tx, sql }, accepting.events, first.thread_id, mode)
+    })
+    const others = locked.filter((id) => id !== first.id)
+    expect(others.toSorted()).toEqual(waiting.toSorted())
+    for (const id of waiting) expect((await runNow(id)).status).toBe('cancelled')
+  }
+})
+
+test('a held message that was deleted keeps its place when the others are let go', async () => {
+  const first = await createRun(ending)
+  const { project_id, thread_id } = first
+  const posted: string[] = []
+  for (let i = 0; i < 3; i += 1) {
+    const { id } = await accepting.messages.create(project_id, thread_id, message(), 'enqueue')
+    posted.push(id)
+  }
+  const [before, deleted, behind] = posted
+  await accepting.messages.delete(project_id, deleted ?? '')
+  const from = async (order: 'asc' | 'desc'): Promise<string[]> => {
+    const query = { order, limit: 10, after: deleted }
+    const { rows } = await accepting.messages.list({ thread_id }, query)
+    return rows.map(({ id }) => id)
+  }
+  expect([await from('asc'), await from('desc')]).toEqual([[behind], [before]])
+  await ending.runs.end(first.id, { status: 'expired' })
+  const later = await accepting.messages.create(project_id, thread_id, message(), null)
+  expect([await from('asc'), await from('desc')]).toEqual([[behind, later.id], [before]])
+})
+
+function message(): NewMessage {
+  return {
+    id: idFrom('message', randomUUID()),
+    role: 'user',
+    content: [],
+    attachments: [],
+    metadata: {},
+  }
+}

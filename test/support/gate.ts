@@ -11,7 +11,7 @@ export interface Gate extends AsyncDisposable {
 }
 
 export interface GatePlace {
-  table: 'runs' | 'run_turns'
+  table: 'runs' | 'run_turns' | 'usage'
   /** An update waits in the middle of its transaction, or where all is done but for the answer to its COMMIT. */
   at: 'insert' | 'update' | 'commit'
   /** Of the new row. */
@@ -26,6 +26,7 @@ export async function closeGate(databaseUrl: string, place: GatePlace): Promise<
   await client.query(`
     DROP TRIGGER IF EXISTS gate ON runs;
     DROP TRIGGER IF EXISTS gate ON run_turns;
+    DROP TRIGGER IF EXISTS gate ON usage;
     CREATE OR REPLACE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
       PERFORM pg_advisory_xact_lock_shared(${gateLock});
