@@ -25,6 +25,7 @@ import { otherMethods } from './middleware/other-methods.ts'
 import { modelRoutes } from './models.ts'
 import { passThroughRoutes } from './pass-through.ts'
 import { runRoutes } from './runs.ts'
+import { runEventRoutes } from './run-events.ts'
 import { stepRoutes } from './run-steps.ts'
 import { threadForkRoutes } from './thread-fork.ts'
 import { threadImportRoutes } from './thread-import.ts'
@@ -126,6 +127,7 @@ export function createRouters(deps: ApiDeps) {
   threadImportRoutes(beta, deps)
   threadRoutes(beta, deps)
   stepRoutes(beta, deps)
+  runEventRoutes(beta, deps)
 
   return { health, passed, models, files, exports, beta }
 }

@@ -1,5 +1,11 @@
 import { z } from 'zod'
-import { DEFAULT_PAGE_SIZE, MAX_ID_CHARS, MAX_PAGE_SIZE, MAX_WAIT_SECONDS } from '../wire/limits.ts'
+import {
+  DEFAULT_PAGE_SIZE,
+  MAX_INTEGER,
+  MAX_ID_CHARS,
+  MAX_PAGE_SIZE,
+  MAX_WAIT_SECONDS,
+} from '../wire/limits.ts'
 import type * as Official from '../wire/openai.ts'
 import { id, list, queryInteger, text } from './validation.ts'
 import type { Accepts, Holds, SameKeys } from './validation.ts'
@@ -27,6 +33,12 @@ export type ListStepsQuery = z.infer<typeof ListStepsQuery>
 
 /** Ours: how long the answer may be held until the run settles. */
 export const GetRunQuery = z.strictObject({ wait: queryInteger(0, MAX_WAIT_SECONDS).optional() })
+
+/** Ours: the number of the event after which a run's stream goes on. */
+export const RunEventsQuery = z.strictObject({
+  after: queryInteger(0, MAX_INTEGER).default(0),
+  include: include.default([]),
+})
 
 /** For creating a run, and for reading one step. */
 export const IncludeQuery = z.strictObject({ include: include.default([]) })

@@ -10,39 +10,45 @@ import { pathId, type Context, type State } from './context.ts'
 import { IncludeQuery, ListStepsQuery } from './lists.schema.ts'
 import { parseQuery } from './validation.ts'
 
-export function stepRoutes(router: Router<State>, { store }: ApiDeps): void {
+export function stepRoutes(router: Router<State>, deps: ApiDeps): void {
+  const { store } = deps
   router.get('/threads/:thread_id/runs/:run_id/steps', list)
   router.get('/threads/:thread_id/runs/:run_id/steps/:step_id', get)
 
   async function list(ctx: Context): Promise<void> {
-    const run = await findRun(ctx)
+    const run = await findRun(deps, ctx)
     const { include: _, ...query } = parseQuery(ListStepsQuery, ctx.query)
     const found = await store.steps.list(run.id, query)
-    ctx.body = page(await present(run, found.rows), found.hasMore)
+    ctx.body = page(await presentSteps(deps, run, found.rows), found.hasMore)
   }
 
   async function get(ctx: Context): Promise<void> {
     const stepId = pathId(ctx, 'step_id', 'step')
-    const run = await findRun(ctx)
+    const run = await findRun(deps, ctx)
     parseQuery(IncludeQuery, ctx.query)
     const step = await store.steps.get(run.id, stepId)
     if (!step) throw notFound('run step', stepId)
-    const [object] = await present(run, [step])
+    const [object] = await presentSteps(deps, run, [step])
     ctx.body = object
   }
+}
 
-  async function present(run: RunRow, steps: RunStepRow[]): Promise<RunStepObject[]> {
-    const calls = await store.steps.calls(steps)
-    const expiresAt = isTerminal(run.status) ? null : run.expires_at
-    return steps.map((step) => presentRunStep(step, calls.get(step.id) ?? [], expiresAt))
-  }
+export async function presentSteps(
+  { store }: Pick<ApiDeps, 'store'>,
+  run: RunRow,
+  steps: RunStepRow[],
+): Promise<RunStepObject[]> {
+  const calls = await store.steps.calls(steps)
+  const expiresAt = isTerminal(run.status) ? null : run.expires_at
+  return steps.map((step) => presentRunStep(step, calls.get(step.id) ?? [], expiresAt))
+}
 
-  async function findRun(ctx: Context): Promise<RunRow> {
-    const threadId = pathId(ctx, 'thread_id', 'thread')
-    const runId = pathId(ctx, 'run_id', 'run')
-    const run = await store.runs.get(ctx.state.projectId, runId)
-    if (run && run.thread_id === threadId) return run
-    const thread = await store.threads.get(ctx.state.projectId, threadId)
-    throw thread ? notFound('run', runId) : notFound('thread', threadId)
-  }
+/** The run that the path names. Throws notFound, of the thread where that is missing too. */
+export async function findRun({ store }: Pick<ApiDeps, 'store'>, ctx: Context): Promise<RunRow> {
+  const threadId = pathId(ctx, 'thread_id', 'thread')
+  const runId = pathId(ctx, 'run_id', 'run')
+  const run = await store.runs.get(ctx.state.projectId, runId)
+  if (run && run.thread_id === threadId) return run
+  const thread = await store.threads.get(ctx.state.projectId, threadId)
+  throw thread ? notFound('run', runId) : notFound('thread', threadId)
 }

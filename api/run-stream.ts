@@ -1,10 +1,9 @@
 import { Readable } from 'node:stream'
 
 import { eventInV1, type FileIds } from '../wire/dialect.ts'
-import type { StoredEvent } from '../wire/events.ts'
 import type { ApiDeps } from './app.ts'
 import type { Context } from './context.ts'
-import { sseFrames, sseHeaders } from './sse.ts'
+import { sseFrames, sseHeaders, type EventBatches } from './sse.ts'
 
 /** The place in a run's log from which a client is shown events. */
 export interface RunStream {
@@ -17,7 +16,7 @@ export function streamRun(
   deps: Pick<ApiDeps, 'store' | 'draining' | 'inspectUrl' | 'log'>,
   ctx: Context,
   { runId, after }: RunStream,
-  events: AsyncGenerator<StoredEvent[]> = deps.store.events.follow(runId, after, {
+  events: EventBatches = deps.store.events.follow(runId, after, {
     signal: onClose(ctx).signal,
   }),
 ): void {
@@ -36,13 +35,19 @@ export function streamRun(
 
 /** A run's files are those of its beginning, so they are asked for once. */
 async function* eventsInV1(
-  events: AsyncGenerator<StoredEvent[]>,
+  events: EventBatches,
   fileIdsOfRun: () => Promise<FileIds>,
-): AsyncGenerator<StoredEvent[]> {
+): EventBatches {
   let fileIds: FileIds | undefined
-  for await (const batch of events) {
-    const known = (fileIds ??= await fileIdsOfRun())
-    yield batch.map((stored) => ({ ...stored, ...eventInV1(stored, known) }))
+  try {
+    for (;;) {
+      const { value, done } = await events.next()
+      if (done) return value
+      const known = (fileIds ??= await fileIdsOfRun())
+      yield value.map((stored) => ({ ...stored, ...eventInV1(stored, known) }))
+    }
+  } finally {
+    await events.return()
   }
 }
 

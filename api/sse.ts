@@ -2,13 +2,16 @@ import { endsStream, type StoredEvent } from '../wire/events.ts'
 
 const pingMs = 15_000
 
+/** The events of a run. Where they end without one that ends the stream, it was `over` already, or is gone. */
+export type EventBatches = AsyncGenerator<StoredEvent[], 'over' | void>
+
 /**
  * The frames of an event stream: what `events` brings until the run ends or waits for the client, a comment now and then
  * so that proxies keep the connection, and `[DONE]`. When the server drains it says so and ends without it: the client
  * comes back, and the run goes on.
  */
 export async function* sseFrames(
-  events: AsyncGenerator<StoredEvent[]>,
+  events: EventBatches,
   draining: AbortSignal,
   onError: (error: unknown) => void,
 ): AsyncGenerator<string> {
@@ -21,6 +24,9 @@ export async function* sseFrames(
         yield comment('ping')
       } else if (got === 'draining') {
         yield comment('draining')
+        return
+      } else if (got.done && got.value === 'over') {
+        yield done
         return
       } else if (got.done) {
         yield failure('The run is gone: its thread was deleted.') + done
@@ -81,7 +87,7 @@ function frame({ seq, event, data }: StoredEvent): string {
   return `id: ${seq}\nevent: ${event}\ndata: ${data}\n\n`
 }
 
-type Next = IteratorResult<StoredEvent[], unknown>
+type Next = IteratorResult<StoredEvent[], 'over' | void>
 
 /**
  * Waits for one thing of three, again and again. Not by Promise.race with a promise that lasts: that would keep whatever was

@@ -14,6 +14,7 @@ import type {
 import type { Page } from './page.ts'
 import type { AssistantObject } from './present/assistant.ts'
 import type { RunObject } from './present/run.ts'
+import type { RunSnapshot } from './present/run-snapshot.ts'
 import type { RunStepObject } from './present/run-step.ts'
 
 /**
@@ -48,6 +49,13 @@ export function answerInV1(answer: Answer, fileIds: FileIds): object {
       return messageDeltaInV1(answer)
     case 'thread.run':
       return runInV1(answer, fileIds.get(answer.id) ?? [])
+    case 'thread.run.snapshot':
+      return {
+        ...answer,
+        run: answerInV1(answer.run, fileIds),
+        steps: answer.steps.map((step) => answerInV1(step, fileIds)),
+        messages: answer.messages.map((message) => answerInV1(message, fileIds)),
+      }
     case 'thread.run.step':
       return stepInV1(answer)
     case 'thread.run.step.delta':
@@ -74,6 +82,7 @@ export type Answer =
   | RunObject
   | RunStepObject
   | RunStepDeltaEvent
+  | RunSnapshot
   | Unchanged
 
 /** What has nothing in it that v1 would say otherwise. */

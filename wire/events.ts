@@ -11,7 +11,8 @@ export interface StoredEvent extends RunEvent {
   seq: number
 }
 
-export type RunEventName = Exclude<AssistantStreamEvent['event'], 'error'>
+/** The original's, and `snapshot`: ours, never in a log, for whoever resumes where events have been removed. */
+export type RunEventName = Exclude<AssistantStreamEvent['event'], 'error'> | 'snapshot'
 
 export function runEvent(event: RunEventName, object: object): RunEvent {
   return { event, data: JSON.stringify(object) }
@@ -19,7 +20,7 @@ export function runEvent(event: RunEventName, object: object): RunEvent {
 
 /** After these the stream of a request ends: nothing more comes until the client acts, if ever. */
 export function endsStream(event: RunEventName): boolean {
-  return event === 'thread.run.requires_action' || endsRun(event)
+  return event === 'thread.run.requires_action' || event === 'snapshot' || endsRun(event)
 }
 
 export function endsRun(event: RunEventName): boolean {

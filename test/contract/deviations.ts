@@ -232,6 +232,10 @@ export const extensions: Extension[] = [
   { routes: ['GET /v1/export'], why: 'everything of a project, as JSON Lines' },
   { routes: ['GET /v1/usage'], why: 'what Runs used and cost, by day and model' },
   {
+    routes: ['GET /v1/threads/:thread_id/runs/:run_id/events'],
+    why: "the events of a Run for whoever comes back or watches: the original's streams died with their sockets",
+  },
+  {
     routes: [
       'GET /v1/chat/completions',
       'POST /v1/chat/completions',

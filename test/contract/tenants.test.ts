@@ -174,6 +174,9 @@ const entries: Record<string, Entry> = {
   'GET /v1/threads/:thread_id/runs/:run_id': {
     forms: [{}, { headers: { 'x-stainless-poll-helper': 'true' } }],
   },
+  'GET /v1/threads/:thread_id/runs/:run_id/events': {
+    forms: [{}, { headers: { 'last-event-id': '1' } }],
+  },
   'POST /v1/threads/:thread_id/runs/:run_id': { body: () => ({ metadata: { a: 'x' } }) },
   'POST /v1/threads/:thread_id/runs/:run_id/cancel': {},
   'POST /v1/threads/:thread_id/runs/:run_id/submit_tool_outputs': {

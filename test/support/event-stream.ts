@@ -1,12 +1,11 @@
 import { createLogger } from '../../log.ts'
 import { openStore } from '../../store/index.ts'
-import { endsStream } from '../../wire/events.ts'
-import type { AssistantStreamEvent } from '../../wire/openai.ts'
+import { endsStream, type RunEventName } from '../../wire/events.ts'
 
 /** One frame of a run's stream, as it came over the wire. */
 export interface Frame {
   seq: number
-  event: AssistantStreamEvent['event']
+  event: RunEventName | 'error'
   data: string
 }
 
