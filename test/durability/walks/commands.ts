@@ -4,7 +4,7 @@ import { isTerminal, type RunStatus } from '../../../wire/run-status.ts'
 import type { Answer, Body, createCaller } from '../../api/caller.ts'
 import { lookUp } from '../../support/cluster.ts'
 import { checkEvents } from '../../support/event-stream.ts'
-import type { Random } from './random.ts'
+import type { Random } from '../../support/random.ts'
 
 export type Caller = ReturnType<typeof createCaller>
 

@@ -14,7 +14,7 @@ import {
   type ScriptedCall,
   type Step,
 } from '../../support/model.ts'
-import type { Random } from './random.ts'
+import type { Random } from '../../support/random.ts'
 
 /** What a provider may do to a run: mostly it answers. */
 export function answerAtRandom(random: Random): (request: ModelRequest) => Step {

@@ -11,7 +11,7 @@ import type { TestServer } from '../../support/server.ts'
 import { commands, type Caller, type Walker } from './commands.ts'
 import { createHistory, type History } from './history.ts'
 import { answerAtRandom } from './model.ts'
-import { createRandom, type Random } from './random.ts'
+import { createRandom, type Random } from '../../support/random.ts'
 import { checkLog, checkThread, type Ask } from './rules.ts'
 
 export interface WalkOptions {
