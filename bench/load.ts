@@ -6,15 +6,28 @@ import { nowMs, pause } from './clock.ts'
 export interface Load extends Disposable {
   /** POSTs and reads the JSON answer. Throws where it is not a success. */
   post(path: string, body: object): Promise<{ id: string }>
+  /** The newest of a list. */
+  list(path: string): Promise<{ id: string }[]>
   /** The run as it is once it is terminal or waits for its client. */
   settled(threadId: string, runId: string): Promise<{ status: string }>
-  /** A streamed run on the thread, until `[DONE]`. Throws where it does not complete. */
-  run(assistantId: string, threadId: string): Promise<Timings & { runId: string }>
+  /** A streamed run on the thread, until `[DONE]`. Throws where it does not complete. `onToken` is called for each token. */
+  run(
+    assistantId: string,
+    threadId: string,
+    onToken?: OnToken,
+  ): Promise<Timings & { runId: string }>
+  /** Follows a run from its first event, until `[DONE]`. */
+  watch(threadId: string, runId: string, onToken?: OnToken): Promise<void>
+  /** Asks for the events of a run and reads none of them, until disposed. */
+  stall(threadId: string, runId: string): Promise<Disposable>
   /** What `create_and_poll` of the official clients does, in milliseconds until the run is seen to have ended. */
   poll(assistantId: string, threadId: string): Promise<number>
   /** The model itself, asked without us in between. */
-  direct(model: string): Promise<Timings>
+  direct(model: string, onToken?: OnToken): Promise<Timings>
 }
+
+/** Told when a token is there, and how long it was on its way since the model has sent it, in milliseconds. */
+export type OnToken = (atMs: number, delayMs: number) => void
 
 /** Milliseconds, from before the request is made. */
 export interface Timings {
@@ -58,6 +71,10 @@ export function createLoad(baseUrl: string, modelUrl: string, stop: AbortSignal)
       const { text } = await json('POST', `${baseUrl}${path}`, body)
       return JSON.parse(text) as { id: string }
     },
+    async list(path) {
+      const { text } = await json('GET', `${baseUrl}${path}`)
+      return (JSON.parse(text) as { data: { id: string }[] }).data
+    },
     async settled(threadId, runId) {
       const helper = { 'x-stainless-poll-helper': 'true' }
       for (;;) {
@@ -66,16 +83,26 @@ export function createLoad(baseUrl: string, modelUrl: string, stop: AbortSignal)
         if (terminal.test(text)) return JSON.parse(text) as { status: string }
       }
     },
-    async run(assistantId, threadId) {
+    async run(assistantId, threadId, onToken) {
       const began = nowMs()
       const body = { assistant_id: assistantId, stream: true }
       const response = await send('POST', `${baseUrl}/threads/${threadId}/runs`, body)
-      const seen = await readStream(response, began, 'event: thread.message.delta')
+      const seen = await readStream(response, began, messageDelta, onToken)
       if (!seen.last.includes('event: done') || !seen.beforeLast.includes('thread.run.completed')) {
         throw new Error(`The run did not complete: ${seen.beforeLast}\n${seen.last}`)
       }
       const runId = /"id":\s*"(run_\w+)"/.exec(seen.beforeLast)?.[1] ?? ''
       return { ...seen.timings, runId }
+    },
+    async watch(threadId, runId, onToken) {
+      const response = await send('GET', `${baseUrl}/threads/${threadId}/runs/${runId}/events`)
+      await readStream(response, nowMs(), messageDelta, onToken)
+    },
+    async stall(threadId, runId) {
+      const response = await send('GET', `${baseUrl}/threads/${threadId}/runs/${runId}/events`)
+      response.on('error', () => {})
+      response.pause()
+      return { [Symbol.dispose]: () => void response.destroy() }
     },
     async poll(assistantId, threadId) {
       const began = nowMs()
@@ -91,19 +118,26 @@ export function createLoad(baseUrl: string, modelUrl: string, stop: AbortSignal)
         await pause(Number(response.headers['openai-poll-after-ms'] ?? 5000), stop)
       }
     },
-    async direct(model) {
+    async direct(model, onToken) {
       const began = nowMs()
       const messages = [{ role: 'user', content: 'Say something.' }]
       const body = { model, messages, stream: true, stream_options: { include_usage: true } }
       const response = await send('POST', `${modelUrl}/chat/completions`, body)
-      return (await readStream(response, began, 'data: ')).timings
+      return (await readStream(response, began, 'data: ', onToken)).timings
     },
     [Symbol.dispose]: () => agent.destroy(),
   }
 }
 
+const messageDelta = 'event: thread.message.delta'
+
 /** Reads an event stream to its end. Tokens are looked for in frames that hold `tokenFrame`. */
-function readStream(response: IncomingMessage, began: number, tokenFrame: string) {
+function readStream(
+  response: IncomingMessage,
+  began: number,
+  tokenFrame: string,
+  onToken: OnToken = () => {},
+) {
   return new Promise<{ timings: Timings; last: string; beforeLast: string }>((resolve, reject) => {
     const timings: Timings = { firstEvent: 0, firstToken: 0, tokenDelays: [], done: 0 }
     let [rest, last, beforeLast] = ['', '', '']
@@ -116,6 +150,7 @@ function readStream(response: IncomingMessage, began: number, tokenFrame: string
         timings.firstEvent ||= now - began
         if (frame.includes(tokenFrame)) {
           for (const [, sentUs] of frame.matchAll(/@(\d+)/g)) {
+            onToken(now, now - Number(sentUs) / 1000)
             if (timings.firstToken) timings.tokenDelays.push(now - Number(sentUs) / 1000)
             else timings.firstToken = now - began
           }

@@ -2,6 +2,7 @@ import { latency } from './latency.ts'
 import { lists } from './lists.ts'
 import { parked } from './parked.ts'
 import { runs } from './runs.ts'
+import { streams } from './streams.ts'
 
 /**
  * `npm run bench -- <name> [options]`: measurements that anybody can repeat. Each starts what it
@@ -12,6 +13,7 @@ const benchmarks: Record<string, (args: string[], stop: AbortSignal) => Promise<
   lists,
   runs,
   parked,
+  streams,
 }
 
 const [name = '', ...args] = process.argv.slice(2)
