@@ -1,6 +1,3 @@
-import { execFile } from 'node:child_process'
-import { promisify } from 'node:util'
-
 import type OpenAI from 'openai'
 import type { AssistantStream } from 'openai/lib/AssistantStream'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -8,22 +5,35 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { lookUp, newThread } from '../support/cluster.ts'
 import {
   checkEvents,
-  followRun,
   parsed,
   postStream,
   runIdOf,
   type RawStream,
 } from '../support/event-stream.ts'
-import { call, errorAfter, say, stallAfter, type Step } from '../support/model.ts'
+import { call, say } from '../support/model.ts'
 import { startServer, type TestServer } from '../support/server.ts'
-import { eventually } from '../local/scratch.ts'
 import { pythonClient } from './clients.ts'
+import {
+  asks,
+  begins,
+  callsOf,
+  compact,
+  functionSequences,
+  goesOn,
+  half,
+  inProgram,
+  sequences,
+  step,
+  writes,
+  written,
+} from './sequences.ts'
 
 /**
  * The sequences of events that the original sent, each read without any client and by the helpers of the official ones. Deltas
  * that follow each other are one entry here: how a text is cut is the provider's business.
  */
 
+/** Undefined where the set-up found no Python. */
 const python = pythonClient('3.54.0')
 
 let server: TestServer
@@ -36,100 +46,12 @@ beforeAll(async () => {
 })
 afterAll(() => server[Symbol.asyncDispose]())
 
-const begins = ['thread.run.created', 'thread.run.queued', 'thread.run.in_progress']
-const step = ['thread.run.step.created', 'thread.run.step.in_progress']
-const writes = [
-  ...step,
-  'thread.message.created',
-  'thread.message.in_progress',
-  'thread.message.delta',
-]
-const written = ['thread.message.completed', 'thread.run.step.completed', 'thread.run.completed']
-const calls = [...step, 'thread.run.step.delta', 'thread.run.requires_action']
-
-interface Sequence {
-  title: string
-  answer: Step
-  body?: { expires_after_seconds?: number }
-  /** Done to the run once its first words are there. */
-  meanwhile?: (run: { id: string; threadId: string }) => Promise<unknown>
-  events: string[]
-  status: OpenAI.Beta.Threads.RunStatus
-  /** Of the messages of the stream. */
-  texts: string[]
-}
-
-const half = stallAfter(1, ['Half ', 'of it.'])
-const sequences: Sequence[] = [
-  {
-    title: 'A, a plain answer',
-    answer: say(['Hello ', 'there.']),
-    events: [...begins, ...writes, ...written],
-    status: 'completed',
-    texts: ['Hello there.'],
-  },
-  {
-    title: 'G, cancelled while it writes',
-    answer: half,
-    meanwhile: ({ id, threadId }) => client.beta.threads.runs.cancel(id, { thread_id: threadId }),
-    events: [
-      ...begins,
-      ...writes,
-      'thread.run.cancelling',
-      'thread.message.incomplete',
-      'thread.run.step.cancelled',
-      'thread.run.cancelled',
-    ],
-    status: 'cancelled',
-    texts: ['Half '],
-  },
-  {
-    title: 'H, failed while it writes',
-    answer: errorAfter(1, ['Half ', 'of it.'], { message: 'Out of order.' }),
-    events: [
-      ...begins,
-      ...writes,
-      'thread.message.incomplete',
-      'thread.run.step.failed',
-      'thread.run.failed',
-    ],
-    status: 'failed',
-    texts: ['Half '],
-  },
-  {
-    title: 'I, incomplete',
-    answer: say('Half ', { finishReason: 'length' }),
-    events: [
-      ...begins,
-      ...writes,
-      'thread.message.incomplete',
-      'thread.run.step.completed',
-      'thread.run.incomplete',
-    ],
-    status: 'incomplete',
-    texts: ['Half '],
-  },
-  {
-    title: 'J, expired while it writes',
-    answer: half,
-    body: { expires_after_seconds: 6 },
-    events: [
-      ...begins,
-      ...writes,
-      'thread.message.incomplete',
-      'thread.run.step.expired',
-      'thread.run.expired',
-    ],
-    status: 'expired',
-    texts: ['Half '],
-  },
-]
-
 describe.each(sequences)('sequence $title', (sequence) => {
   const { answer, body = {}, meanwhile, events, status, texts } = sequence
+  const act = (id: string, thread_id: string) => client.beta.threads.runs.cancel(id, { thread_id })
 
   test('as frames', async () => {
-    server.model.script(answer)
+    server.model.script(answer())
     const { threadId, assistantId } = await newThread(client)
     const stream = await postStream(`${server.baseUrl}/threads/${threadId}/runs`, {
       assistant_id: assistantId,
@@ -137,14 +59,14 @@ describe.each(sequences)('sequence $title', (sequence) => {
     })
     if (meanwhile) {
       await stream.saw('thread.message.delta')
-      await meanwhile({ id: runIdOf(stream), threadId })
+      await act(runIdOf(stream), threadId)
     }
     expect(await namesOf(stream)).toEqual(events)
     expect(await checkEvents(parsed(stream.frames))).toMatchObject({ runStatus: status, texts })
   })
 
   test('as runs.stream follows it', async () => {
-    server.model.script(answer)
+    server.model.script(answer())
     const { threadId, assistantId } = await newThread(client)
     const stream = client.beta.threads.runs.stream(threadId, {
       assistant_id: assistantId,
@@ -152,14 +74,14 @@ describe.each(sequences)('sequence $title', (sequence) => {
     })
     if (meanwhile) {
       stream.once('textDelta', () => {
-        void meanwhile({ id: stream.currentRun()?.id ?? '', threadId })
+        void act(stream.currentRun()?.id ?? '', threadId)
       })
     }
     expect(await followed(stream)).toEqual({ events, status, texts })
   })
 
   test('as createAndPoll ends with it', async () => {
-    server.model.script(answer)
+    server.model.script(answer())
     const { threadId, assistantId } = await newThread(client)
     const before = server.model.calls
     const polled = client.beta.threads.runs.createAndPoll(threadId, {
@@ -169,19 +91,21 @@ describe.each(sequences)('sequence $title', (sequence) => {
     if (meanwhile) {
       await server.model.tokensOut(await server.model.called(before + 1), 1)
       const runs = await client.beta.threads.runs.list(threadId)
-      await meanwhile({ id: runs.data[0]?.id ?? '', threadId })
+      await act(runs.data[0]?.id ?? '', threadId)
     }
     expect((await polled).status).toBe(status)
   })
 
   test.runIf(python)('as the handler of the Python client follows it', async () => {
-    server.model.script(answer)
-    expect(await inPython('stream', { body, meanwhile })).toEqual([{ events, status, texts }])
+    server.model.script(answer())
+    expect(await inProgram(server, python, 'stream', { body, meanwhile })).toEqual([
+      { events, status, texts },
+    ])
   })
 
   test.runIf(python)('as create_and_poll of the Python client ends with it', async () => {
-    server.model.script(answer)
-    expect(await inPython('poll', { body, meanwhile })).toEqual([status])
+    server.model.script(answer())
+    expect(await inProgram(server, python, 'poll', { body, meanwhile })).toEqual([status])
   })
 })
 
@@ -208,25 +132,13 @@ describe('sequence B, a run that brings its thread', () => {
   })
 })
 
-describe.each([
-  { title: 'E, a function', inputs: ['{"at":"A"}'] },
-  { title: 'F, functions in parallel', inputs: ['{"at":"A"}', '{"at":"B"}', '{}'] },
-])('sequence $title', ({ inputs }) => {
-  const asks = () => call(inputs.map((input) => ({ name: 'look_up', arguments: input })))
-  const goesOn = [
-    'thread.run.step.completed',
-    'thread.run.queued',
-    'thread.run.in_progress',
-    ...writes,
-    ...written,
-  ]
-
+describe.each(functionSequences)('sequence $title', ({ inputs }) => {
   test('as frames, and so the stream of the submit', async () => {
-    server.model.script(asks(), say('Rain.'))
+    server.model.script(callsOf(inputs), say('Rain.'))
     const { threadId, assistantId } = await newThread(client, 'Rain?', [lookUp])
     const url = `${server.baseUrl}/threads/${threadId}/runs`
     const stream = await postStream(url, { assistant_id: assistantId })
-    expect(await namesOf(stream)).toEqual([...begins, ...calls])
+    expect(await namesOf(stream)).toEqual(asks)
     // One step, whose calls are numbered from 0.
     const { stepTypes } = await checkEvents(parsed(stream.frames))
     expect(stepTypes).toEqual(['tool_calls'])
@@ -253,11 +165,11 @@ describe.each([
   })
 
   test('as runs.stream and submitToolOutputsStream follow it', async () => {
-    server.model.script(asks(), say('Rain.'))
+    server.model.script(callsOf(inputs), say('Rain.'))
     const { threadId, assistantId } = await newThread(client, 'Rain?', [lookUp])
     const stream = client.beta.threads.runs.stream(threadId, { assistant_id: assistantId })
     expect(await followed(stream)).toEqual({
-      events: [...begins, ...calls],
+      events: asks,
       status: 'requires_action',
       texts: [],
     })
@@ -277,7 +189,7 @@ describe.each([
   })
 
   test('as createAndPoll and submitToolOutputsAndPoll end with it', async () => {
-    server.model.script(asks(), say('Rain.'))
+    server.model.script(callsOf(inputs), say('Rain.'))
     const { threadId, assistantId } = await newThread(client, 'Rain?', [lookUp])
     const { runs } = client.beta.threads
     const waiting = await runs.createAndPoll(threadId, { assistant_id: assistantId })
@@ -290,22 +202,25 @@ describe.each([
   })
 
   test.runIf(python)('as the handlers of the Python client follow it', async () => {
-    server.model.script(asks(), say('Rain.'))
-    expect(await inPython('stream', { tools: [lookUp] })).toEqual([
-      { events: [...begins, ...calls], status: 'requires_action', texts: [] },
+    server.model.script(callsOf(inputs), say('Rain.'))
+    expect(await inProgram(server, python, 'stream', { tools: [lookUp] })).toEqual([
+      { events: asks, status: 'requires_action', texts: [] },
       { events: goesOn, status: 'completed', texts: ['Rain.'] },
     ])
   })
 
   test.runIf(python)('as the polling helpers of the Python client end with it', async () => {
-    server.model.script(asks(), say('Rain.'))
-    expect(await inPython('poll', { tools: [lookUp] })).toEqual(['requires_action', 'completed'])
+    server.model.script(callsOf(inputs), say('Rain.'))
+    expect(await inProgram(server, python, 'poll', { tools: [lookUp] })).toEqual([
+      'requires_action',
+      'completed',
+    ])
   })
 })
 
 describe('sequence K, an error of the stream itself', () => {
   test('as frames: the error, then done, under status 200', async () => {
-    server.model.script(half)
+    server.model.script(half())
     const { threadId, assistantId } = await newThread(client)
     const stream = await postStream(`${server.baseUrl}/threads/${threadId}/runs`, {
       assistant_id: assistantId,
@@ -324,7 +239,7 @@ describe('sequence K, an error of the stream itself', () => {
   })
 
   test('as runs.stream reports it', async () => {
-    server.model.script(half)
+    server.model.script(half())
     const { threadId, assistantId } = await newThread(client)
     const stream = client.beta.threads.runs.stream(threadId, { assistant_id: assistantId })
     stream.once('textDelta', () => void client.beta.threads.delete(threadId))
@@ -364,33 +279,6 @@ async function followed(stream: AssistantStream) {
     content.map((part) => (part.type === 'text' ? part.text.value : '')).join(''),
   )
   return { events: compact(names), status: run.status, texts }
-}
-
-/** What the helpers of the Python client made of a run and of its outputs, one after the other. */
-async function inPython(
-  how: 'stream' | 'poll',
-  { tools = [], body = {}, meanwhile }: Partial<Sequence> & { tools?: (typeof lookUp)[] },
-): Promise<unknown> {
-  const { threadId, assistantId } = await newThread(client, 'Rain?', tools)
-  const { command: [program = ''] = [], env = {} } = python ?? {}
-  const run = promisify(execFile)
-  const facts = { BASE_URL: server.baseUrl, API_KEY: 'test', EXTRA: JSON.stringify(body) }
-  const running = run(program, ['test/contract/programs/python_follow.py', how], {
-    env: { ...env, ...facts, THREAD_ID: threadId, ASSISTANT_ID: assistantId },
-  })
-  if (meanwhile) {
-    const { id } = await eventually(
-      async () => (await client.beta.threads.runs.list(threadId)).data[0],
-    )
-    const log = await followRun(server.databaseUrl, id, 0)
-    await log.saw('thread.message.delta')
-    await meanwhile({ id, threadId })
-  }
-  return JSON.parse((await running).stdout)
-}
-
-function compact(names: string[]): string[] {
-  return names.filter((name, at) => !name.endsWith('.delta') || names[at - 1] !== name)
 }
 
 function callsOfDelta(data: unknown): { index: number }[] {
