@@ -1,6 +1,7 @@
 import type { ContentPart, Usage } from '../store/rows.ts'
 import { usageFrom } from '../store/usage.ts'
 import type { ChatCompletionChunk } from '../wire/openai.ts'
+import { storable } from '../wire/storable.ts'
 
 /** What one chunk of the model adds to its answer. */
 export type Addition =
@@ -15,7 +16,7 @@ export interface Answer {
   calls(): { name: string; arguments: string }[]
   /** All that the model wrote so far, as one text; empty where it wrote nothing. */
   written(): string
-  /** Null until the model has said why it stopped: an answer without it was cut. */
+  /** Null until the model has said why it stopped, which some never do. */
   finishReason(): string | null
   /** What the provider told that the call used; undefined until it does. */
   usage(): Usage | undefined
@@ -70,11 +71,14 @@ export function createAnswer(mostCalls = Infinity): Answer {
       const [choice] = chunk.choices ?? []
       if (!choice) return []
       if (choice.finish_reason) finishReason = choice.finish_reason
-      const { content, refusal, tool_calls } = choice.delta ?? {}
+      const { content, refusal, tool_calls, function_call } = choice.delta ?? {}
+      const said = textOf(content)
       return [
-        ...(content ? text('text', content) : []),
+        ...(said ? text('text', said) : []),
         ...(refusal ? text('refusal', refusal) : []),
         ...(tool_calls ?? []).flatMap(call),
+        // As tools were called before there were several in an answer.
+        ...(function_call ? call({ index: 0, function: function_call }) : []),
       ]
     },
     content: () =>
@@ -95,12 +99,13 @@ export function createAnswer(mostCalls = Infinity): Answer {
   }
 }
 
-type ToolCallPiece = NonNullable<ChatCompletionChunk.Choice.Delta['tool_calls']>[number]
-
-/** Postgres takes neither U+0000 nor half a character; in what a model wrote they become U+FFFD. */
-export function storable(text: string): string {
-  return text.replaceAll('\u0000', '\uFFFD').toWellFormed()
+/** Some servers send text as a list of parts, as it is in requests; what is no text has no place in a message. */
+function textOf(content: unknown): string {
+  if (!Array.isArray(content)) return typeof content === 'string' ? content : ''
+  return content.map((part: { text?: unknown } | null) => textOf(part?.text)).join('')
 }
+
+type ToolCallPiece = NonNullable<ChatCompletionChunk.Choice.Delta['tool_calls']>[number]
 
 export function isWholeJson(text: string): boolean {
   try {

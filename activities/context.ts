@@ -63,6 +63,8 @@ const leastOfRoom = 1 / 2
 const usedByNewCut = 3 / 4
 /** For the first messages of the thread: they often say what it is about. */
 const headShare = 1 / 8
+/** For the very first, which may be the document that the thread is about. */
+const firstShare = 1 / 2
 /** Messages make way for calls of the run until they have no more than this. */
 const threadShare = 1 / 4
 
@@ -103,11 +105,16 @@ function cutAnew<Message extends Sized, Round extends SizedRound>(
   // Calls that have pushed the messages aside may use the rest of the room; messages alone leave some of it.
   const left = Math.max(0, free - room * (1 - usedByNewCut), Math.min(reserve, free))
   const isBeforeLast = ({ seq }: Message) => last.every((one) => isAfter(one.seq, seq))
-  const head = takeFitting(oldest.filter(isBeforeLast), left * headShare)
+  const head = headOf(oldest.filter(isBeforeLast), left)
   const end = head.at(-1)
   const middle = newest.slice(0, -1).filter(({ seq }) => !end || isAfter(seq, end.seq))
   const tail = takeFitting(middle.toReversed(), left - sum(head)).toReversed()
   return kept(head, [...tail, ...last], rounds)
+}
+
+function headOf<Message extends Sized>(oldest: Message[], room: number): Message[] {
+  const head = takeFitting(oldest, room * headShare)
+  return head.length > 0 ? head : takeFitting(oldest.slice(0, 1), room * firstShare)
 }
 
 /** Drops oldest rounds where there is no room for all beside `other` tokens; then some more, so that it holds. */

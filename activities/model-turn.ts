@@ -19,6 +19,7 @@ import { workerLost } from '../wire/failures.ts'
 import { prepare } from './prepare.ts'
 import { builtInTool, declaresFunction, offeredTools } from './prompt.ts'
 import { createProvider, failureOf, ProviderError } from './provider.ts'
+import { mostRefusedTurns, refusedAgain } from './refused-calls.ts'
 import { argumentsMisfit, strictSchema } from './tool-arguments.ts'
 
 export interface ModelTurnInput {
@@ -71,16 +72,28 @@ export function createModelTurn(deps: Deps) {
         endedWell(answer)
         const used = await call.used(answer)
         await prepared.kept
-        return await turn.commit(turnEnd(turn, answer, used))
+        return await settle(turn, turnEnd(turn, answer, used))
       }
     } catch (error) {
       await turn.written()
       if (error instanceof FencedError) stop.because('replaced')
       const usage = answer.usage()
       const used = usage && call?.told(usage)
-      if (!stop.signal.aborted) throw await asFailure(error, turn, context.info.attempt, used)
+      if (!stop.signal.aborted) throw await asFailure(error, turn, context.info, used)
     }
     return stopped(turn, stop.signal.reason as StopReason, () => usedSoFar(answer, call))
+  }
+
+  /** Keeps the turn; a run whose model only makes the same mistake again fails here, before all its turns are spent on it. */
+  async function settle(turn: ClaimedTurn, end: TurnEnd): Promise<TurnResult> {
+    const result = await turn.commit(end)
+    const isRefused = result.kind === 'tools' && end.calls.every(({ output }) => output !== null)
+    if (!isRefused || turn.number + 1 < mostRefusedTurns) return result
+    const { calls } = await store.context.own(turn.run.id)
+    const error = refusedAgain(calls, turn.number, turn.model)
+    if (!error) return result
+    const status = await store.runs.end(turn.run.id, { status: 'failed', error })
+    return { kind: 'ended', status: status ?? 'gone' }
   }
 
   /** The run was being cancelled, or had ended, before the turn began. */
@@ -265,6 +278,7 @@ function filtered(): ProviderError {
     message: "The provider's content filter stopped the answer.",
     code: 'invalid_prompt',
     retryable: false,
+    isFiltered: true,
   })
 }
 
@@ -272,17 +286,22 @@ function filtered(): ProviderError {
 async function asFailure(
   error: unknown,
   turn: ClaimedTurn,
-  attempt: number,
+  { attempt, retryPolicy }: Context['info'],
   used: CallUsage | undefined,
 ): Promise<unknown> {
   if (error instanceof ProviderError) {
     const remainingMs = turn.run.expires_at.getTime() - Date.now()
-    const { temporal, told } = failureOf(error, { number: attempt, remainingMs })
+    const { temporal, told } = failureOf(error, {
+      number: attempt,
+      most: retryPolicy?.maximumAttempts,
+      remainingMs,
+    })
     await turn.keepFailure(told, used)
     return temporal
   }
   if (error instanceof UnknownModelError) {
-    await turn.keepFailure({ code: 'invalid_prompt', message: error.message })
+    const { message } = error
+    await turn.keepFailure({ code: 'invalid_prompt', message, is_final: true })
     return ApplicationFailure.nonRetryable(error.message, 'invalid_prompt', error)
   }
   return error

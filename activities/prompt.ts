@@ -74,7 +74,7 @@ export function declarations(
   run: RunRow,
   { quirks }: ModelRoute,
 ): Pick<ChatRequest, 'tools' | 'response_format'> {
-  const tools = run.tool_choice === 'none' ? [] : run.tools
+  const tools = offeredTools(run)
   const format = run.response_format
   return {
     ...(tools.length > 0 && { tools: tools.map((tool) => chatTool(tool, quirks.no_strict)) }),
@@ -83,6 +83,11 @@ export function declarations(
         response_format: format as unknown as ChatRequest['response_format'],
       }),
   }
+}
+
+/** The tools that the model may call. */
+export function offeredTools({ tool_choice, tools }: RunRow): ToolRow[] {
+  return tool_choice === 'none' ? [] : tools
 }
 
 /** The built-in tools as the functions that every model understands. */

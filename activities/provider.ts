@@ -1,15 +1,21 @@
 import { ApplicationFailure, ApplicationFailureCategory } from '@temporalio/common'
 import OpenAI, { APIConnectionError, APIError } from 'openai'
+import { Stream } from 'openai/streaming'
 
 import type { ModelRoute } from '../models.ts'
-import type { RunFailure } from '../store/rows.ts'
+import type { AttemptFailure } from '../store/rows.ts'
 import type {
   ChatCompletionChunk,
   ChatCompletionCreateParamsStreaming as ChatRequest,
 } from '../wire/openai.ts'
+import { storable } from '../wire/storable.ts'
+import { readResponse } from './model-response.ts'
 
 export interface Provider {
-  /** The chunks of a streamed answer. Throws a `ProviderError`; ends early, without one, when `signal` aborts. */
+  /**
+   * The chunks of an answer, to its end. Throws a `ProviderError`, also where the answer was cut; ends early, without one,
+   * when `signal` aborts.
+   */
   stream(
     route: ModelRoute,
     request: ChatRequest,
@@ -42,22 +48,42 @@ export function createProvider(idleTimeoutMs: number): Provider {
   return {
     async *stream(route, request, signal) {
       const idle = new AbortController()
+      const left = new AbortController()
       const timer = setTimeout(() => idle.abort(), idleTimeoutMs)
       try {
-        const chunks = await clientFor(route).chat.completions.create(request, {
-          signal: AbortSignal.any([signal, idle.signal]),
-        })
+        const client = clientFor(route)
+        const response = await client.chat.completions
+          .create(request, {
+            signal: AbortSignal.any([signal, idle.signal, left.signal]),
+          })
+          .asResponse()
+        const answer = await readResponse(response, () => timer.refresh())
+        if (answer.kind === 'whole') {
+          yield answer.chunk
+          return
+        }
+        if (answer.kind !== 'stream') throw noAnswer(answer, response.status, route)
+
+        let hasSaid = false
+        let hasEnded = false
+        const chunks = Stream.fromSSEResponse<ChatCompletionChunk>(answer.response, left, client)
         for await (const chunk of chunks) {
           timer.refresh()
+          const [choice] = chunk.choices ?? []
+          hasSaid ||= choice !== undefined
+          hasEnded ||= Boolean(choice?.finish_reason)
           yield chunk
         }
         // The package ends the loop without a word when it is aborted.
         if (idle.signal.aborted) throw new Error('aborted')
+        // Some servers give no reason for their end, and only say that it is one.
+        if (!hasEnded && !(hasSaid && answer.isDone())) throw cutAnswer(route)
       } catch (error) {
         if (signal.aborted) return
         throw idle.signal.aborted ? silence(idleTimeoutMs, route) : providerError(error, route)
       } finally {
         clearTimeout(timer)
+        left.abort()
       }
     },
   }
@@ -71,6 +97,8 @@ export class ProviderError extends Error {
   readonly summary: string
   /** Milliseconds that the provider asked us to wait. */
   readonly retryAfterMs: number | undefined
+  /** Whether a filter stopped the answer. */
+  readonly isFiltered: boolean
 
   constructor(given: {
     message: string
@@ -78,25 +106,29 @@ export class ProviderError extends Error {
     code: ProviderError['code']
     retryable: boolean
     retryAfterMs?: number | undefined
+    isFiltered?: boolean
     cause?: unknown
   }) {
-    super(given.message, { cause: given.cause })
+    // It quotes a stranger, and must not fail to be kept for it.
+    super(storable(given.message), { cause: given.cause })
     this.name = 'ProviderError'
-    this.summary = given.summary ?? given.message
+    this.summary = given.summary ?? this.message
     this.code = given.code
     this.retryable = given.retryable
     this.retryAfterMs = given.retryAfterMs
+    this.isFiltered = given.isFiltered ?? false
   }
 }
 
 /**
  * The error as Temporal retries it, after the time that the provider asked for and never past the run's deadline; and as
- * the run's `last_error` tells it. Temporal's history is read by operators, so it gets the summary.
+ * the run's `last_error` tells it. Temporal's history is read by operators, so it gets the summary. `most`: how many attempts
+ * there are, where it is known.
  */
 export function failureOf(
   error: ProviderError,
-  attempt: { number: number; remainingMs: number },
-): { temporal: ApplicationFailure; told: RunFailure } {
+  attempt: { number: number; most?: number | undefined; remainingMs: number },
+): { temporal: ApplicationFailure; told: AttemptFailure } {
   const waitMs = error.retryAfterMs
   const isTooLate = waitMs !== undefined && waitMs >= attempt.remainingMs
   const retried = error.retryable && !isTooLate
@@ -112,15 +144,40 @@ export function failureOf(
     // A provider that is busy is no fault of ours: Temporal keeps it out of the error metrics.
     category: ApplicationFailureCategory.BENIGN,
   })
-  return { temporal, told: { code: error.code, message: `${error.message} ${end}` } }
+  const isFinal = !retried || attempt.number === attempt.most
+  const told = {
+    code: error.code,
+    message: `${error.message} ${end}`,
+    ...(isFinal && { is_final: true }),
+    ...(!isFinal && waitMs !== undefined && { retry_at_ms: Date.now() + waitMs }),
+    ...(error.isFiltered && { is_filtered: true }),
+  }
+  return { temporal, told }
 }
 
 /** The answer ended without saying why: the connection was closed in the middle, politely. */
-export function cutAnswer(): ProviderError {
+function cutAnswer(route: ModelRoute): ProviderError {
   return new ProviderError({
-    message: "The model's answer was cut off before its end.",
+    message: `The answer of ${modelAt(route, 'the')} was cut off before its end.`,
     code: 'server_error',
     retryable: true,
+  })
+}
+
+/** Nothing that a model says: mostly the address is wrong, and will be when it is asked again. */
+function noAnswer(
+  answer: { kind: 'empty' } | { kind: 'other'; type: string; beginning: string },
+  status: number,
+  route: ModelRoute,
+): ProviderError {
+  const isEmpty = answer.kind === 'empty'
+  const what = `${isEmpty ? 'nothing' : answer.type} instead of an event stream`
+  const summary = `${modelAt(route)} answered ${status} with ${what}`
+  return new ProviderError({
+    message: isEmpty ? `${summary}.` : `${summary}: ${told(answer.beginning)}`,
+    summary: `${summary}.`,
+    code: 'server_error',
+    retryable: isEmpty,
   })
 }
 
@@ -133,6 +190,7 @@ function silence(idleTimeoutMs: number, route: ModelRoute): ProviderError {
 }
 
 function providerError(error: unknown, route: ModelRoute): ProviderError {
+  if (error instanceof ProviderError) return error
   if (error instanceof APIError && error.status !== undefined) {
     return httpError(error, error.status, route)
   }
@@ -192,11 +250,12 @@ function httpError(error: APIError, status: number, route: ModelRoute): Provider
 
 /** What the provider said, without the status that the package puts in front. */
 function detailOf(error: APIError): string {
+  return told(error.message.replace(/^\d{3} /, ''))
+}
+
+function told(text: string): string {
   // Providers repeat a key that they refuse; clients of ours are not to have it.
-  const said = error.message
-    .replace(/^\d{3} /, '')
-    .replace(/\bsk-[\w-]{4,}/g, 'sk-***')
-    .slice(0, 2000)
+  const said = text.replace(/\bsk-[\w-]{4,}/g, 'sk-***').slice(0, 2000)
   return /[.!?]$/.test(said) ? said : `${said}.`
 }
 

@@ -45,6 +45,8 @@ export interface ApiDeps {
   draining: AbortSignal
   /** Seconds that a run may live where the client says nothing. */
   runExpiresAfterS: number
+  /** Model turns that a run may take at most, whatever its client says. */
+  maxSteps: number
   /** Whether the content of files that people gave to assistants may be read; the original refused. */
   downloadsInputs: boolean
   /** Where an operator sees the workflow of a run; undefined without a Temporal UI. */

@@ -37,10 +37,13 @@ export function runEventRoutes(router: Router<State>, deps: ApiDeps): void {
     run: RunRow,
     after: number,
     state: LogState | undefined,
-  ): AsyncGenerator<StoredEvent[], 'over' | void> {
+  ): AsyncGenerator<StoredEvent[], 'over' | 'gone'> {
     // Its last event was the last that the client has.
     if (state?.closed_at && after === state.last_seq) return 'over'
-    if (state?.holds === 'nothing') return yield [await snapshot(run, state)]
+    if (state?.holds === 'nothing') {
+      yield [await snapshot(run, state)]
+      return 'over'
+    }
     let seen = after
     for await (const events of store.events.follow(run.id, after, onClose(ctx))) {
       const gapAt = events.findIndex(({ seq }, index) => seq !== seen + index + 1)
@@ -51,8 +54,10 @@ export function runEventRoutes(router: Router<State>, deps: ApiDeps): void {
       }
       // What is gone was removed a while after the end of the run, so that all it came to is known.
       const { last_seq } = (await store.events.state(run.id)) ?? { last_seq: seen }
-      return yield [...events.slice(0, gapAt), await snapshot(run, { last_seq })]
+      yield [...events.slice(0, gapAt), await snapshot(run, { last_seq })]
+      return 'over'
     }
+    return 'gone'
   }
 
   async function snapshot(

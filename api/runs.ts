@@ -195,11 +195,12 @@ export function runRoutes(router: Router<State>, deps: ApiDeps): void {
       truncation_strategy: body.truncation_strategy,
       tool_choice: body.tool_choice,
       parallel_tool_calls: body.parallel_tool_calls,
-      max_steps: body.max_steps ?? null,
+      max_steps: body.max_steps == null ? null : Math.min(body.max_steps, deps.maxSteps),
       additionalInstructions: body.additional_instructions ?? null,
       overrides: {
         ...(body.model && { model: body.model }),
-        ...(body.instructions && { instructions: body.instructions }),
+        // Empty ones are an override as well: only null stands for the assistant's.
+        ...(body.instructions != null && { instructions: body.instructions }),
         ...(body.tools && { tools: body.tools.map(filledTool) }),
         ...(body.temperature != null && { temperature: body.temperature }),
         ...(body.top_p != null && { top_p: body.top_p }),

@@ -3,7 +3,7 @@ import { endsStream, type StoredEvent } from '../wire/events.ts'
 const pingMs = 15_000
 
 /** The events of a run. Where they end without one that ends the stream, it was `over` already, or is gone. */
-export type EventBatches = AsyncGenerator<StoredEvent[], 'over' | void>
+export type EventBatches = AsyncGenerator<StoredEvent[], 'over' | 'gone' | void>
 
 /**
  * The frames of an event stream: what `events` brings until the run ends or waits for the client, a comment now and then
@@ -87,7 +87,7 @@ function frame({ seq, event, data }: StoredEvent): string {
   return `id: ${seq}\nevent: ${event}\ndata: ${data}\n\n`
 }
 
-type Next = IteratorResult<StoredEvent[], 'over' | void>
+type Next = IteratorResult<StoredEvent[], 'over' | 'gone' | void>
 
 /**
  * Waits for one thing of three, again and again. Not by Promise.race with a promise that lasts: that would keep whatever was

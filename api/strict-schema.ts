@@ -1,9 +1,20 @@
 import { invalidFunctionSchema, type ApiError } from '../wire/errors.ts'
+import { MAX_STRICT_LEVELS, MAX_STRICT_PROPERTIES } from '../wire/limits.ts'
 
 /** Where a schema does not fit strict mode: the keys that lead there, and the sentence about it. */
 interface Misfit {
   at: string[]
   rule: string
+}
+
+/** A schema inside of another. It knows its way, so that a walk need not copy it at each step. */
+interface Place {
+  schema: Record<string, unknown>
+  /** The keys that lead here from `outer`. */
+  keys: string[]
+  outer: Place | undefined
+  /** How many objects it is in. A definition begins anew, wherever it is referred to. */
+  level: number
 }
 
 /**
@@ -14,7 +25,7 @@ export function strictMisfit(
   name: string,
   parameters: object,
 ): ((path: string) => ApiError) | undefined {
-  if (Reflect.get(parameters, 'type') !== 'object') {
+  if (!isRecord(parameters) || parameters['type'] !== 'object') {
     const got = Reflect.get(parameters, 'type') ?? 'None'
     return (path) =>
       invalidFunctionSchema(
@@ -23,7 +34,9 @@ export function strictMisfit(
         `schema must be a JSON Schema of 'type: "object"', got 'type: "${String(got)}"'.`,
       )
   }
-  const misfit = misfitIn(parameters, [])
+  const excess = excessIn(parameters)
+  if (excess) return (path) => invalidFunctionSchema(path, name, excess)
+  const misfit = misfitIn(parameters)
   if (!misfit) return undefined
   const keys = misfit.at.map((key) => `'${key}'`)
   // As Python writes tuples: one alone has a comma behind it.
@@ -31,15 +44,48 @@ export function strictMisfit(
   return (path) => invalidFunctionSchema(path, name, `In context=${context}, ${misfit.rule}`)
 }
 
-function misfitIn(schema: unknown, at: string[]): Misfit | undefined {
-  if (!isRecord(schema)) return undefined
-  const rule = brokenRule(schema)
-  if (rule) return { at, rule }
-  for (const [key, inner] of subschemas(schema)) {
-    const misfit = misfitIn(inner, [...at, ...key])
-    if (misfit) return misfit
+/** More than strict mode takes, of a whole schema. */
+function excessIn(parameters: Record<string, unknown>): string | undefined {
+  let levels = 0
+  let properties = 0
+  for (const { schema, level } of placesIn(parameters)) {
+    if (isObjectSchema(schema)) levels = Math.max(levels, level)
+    if (isRecord(schema['properties'])) properties += Object.keys(schema['properties']).length
+  }
+  if (levels > MAX_STRICT_LEVELS)
+    return `${levels} levels of nesting exceeds limit of ${MAX_STRICT_LEVELS}.`
+  if (properties > MAX_STRICT_PROPERTIES)
+    return `${properties} parameters exceeds limit of ${MAX_STRICT_PROPERTIES}.`
+  return undefined
+}
+
+function misfitIn(parameters: Record<string, unknown>): Misfit | undefined {
+  for (const place of placesIn(parameters)) {
+    const rule = brokenRule(place.schema)
+    if (rule) return { at: wayTo(place), rule }
   }
   return undefined
+}
+
+/** All schemas of a schema, the outer before the inner. Not by recursion, since strangers nest as deeply as they like. */
+function* placesIn(schema: Record<string, unknown>): Generator<Place> {
+  const waiting: Place[] = [{ schema, keys: [], outer: undefined, level: 0 }]
+  for (let place = waiting.pop(); place; place = waiting.pop()) {
+    yield place
+    const outer = place
+    const level = outer.level + (isObjectSchema(outer.schema) ? 1 : 0)
+    for (const [keys, inner] of subschemas(outer.schema).toReversed()) {
+      if (!isRecord(inner)) continue
+      const isDefinition = keys[0] === '$defs' || keys[0] === 'definitions'
+      waiting.push({ schema: inner, keys, outer, level: isDefinition ? 0 : level })
+    }
+  }
+}
+
+function wayTo(place: Place): string[] {
+  const way: string[][] = []
+  for (let at: Place | undefined = place; at; at = at.outer) way.push(at.keys)
+  return way.toReversed().flat()
 }
 
 function brokenRule(schema: Record<string, unknown>): string | undefined {
@@ -47,8 +93,11 @@ function brokenRule(schema: Record<string, unknown>): string | undefined {
   if (refused) return `'${refused}' is not permitted.`
   const types = [schema['type']].flat()
   if (types.includes('array') && !('items' in schema)) return 'array schema missing items.'
-  if (types.includes('object') || 'properties' in schema) return brokenRuleOfObject(schema)
-  return undefined
+  return isObjectSchema(schema) ? brokenRuleOfObject(schema) : undefined
+}
+
+function isObjectSchema(schema: Record<string, unknown>): boolean {
+  return [schema['type']].flat().includes('object') || 'properties' in schema
 }
 
 function brokenRuleOfObject(schema: Record<string, unknown>): string | undefined {
@@ -56,13 +105,13 @@ function brokenRuleOfObject(schema: Record<string, unknown>): string | undefined
     return "'additionalProperties' is required to be supplied and to be false."
   }
   const { properties = {}, required = [] } = schema
-  const names = isRecord(properties) ? Object.keys(properties) : []
-  const listed: unknown[] = Array.isArray(required) ? required : []
+  const names = new Set(isRecord(properties) ? Object.keys(properties) : [])
+  const listed = new Set<unknown>(Array.isArray(required) ? required : [])
   const wanted =
     "'required' is required to be supplied and to be an array including every key in properties."
-  const missing = names.find((name) => !listed.includes(name))
+  const missing = [...names].find((name) => !listed.has(name))
   if (missing !== undefined) return `${wanted} Missing '${missing}'.`
-  const extra = listed.find((name) => typeof name === 'string' && !names.includes(name))
+  const extra = [...listed].find((name) => typeof name === 'string' && !names.has(name))
   return typeof extra === 'string' ? `${wanted} Extra required key '${extra}' supplied.` : undefined
 }
 

@@ -6,10 +6,16 @@ import { refuse, text } from './validation.ts'
 
 const Day = z.string().check((ctx) => {
   const isDay = /^\d{4}-\d\d-\d\d$/.test(ctx.value) && isReal(ctx.value)
-  if (!isDay) refuse(ctx, (path) => invalidParameter(path, 'a day looks like 2026-11-23.'))
+  if (!isDay) {
+    refuse(ctx, (path) =>
+      invalidParameter(path, 'a day of the years 0001 to 9999 looks like 2026-11-23.'),
+    )
+  }
 })
 
+/** Postgres has no year 0. */
 function isReal(day: string): boolean {
+  if (day < '0001') return false
   const date = new Date(`${day}T00:00:00Z`)
   return !Number.isNaN(date.getTime()) && date.toISOString().startsWith(day)
 }

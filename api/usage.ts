@@ -1,5 +1,7 @@
 import type { Router } from '@koa/router'
 
+import { usageTooWide } from '../wire/errors.ts'
+import { MAX_USAGE_ROWS } from '../wire/limits.ts'
 import { presentUsage } from '../wire/present/usage.ts'
 import type { ApiDeps } from './app.ts'
 import type { Context, State } from './context.ts'
@@ -14,8 +16,6 @@ export function usageRoutes(router: Router<State>, { store: { usageSums } }: Api
   router.get('/usage', async (ctx: Context) => {
     const { projectId } = ctx.state
     const { kind, id, from, to } = parseQuery(UsageQuery, ctx.query)
-    // Nobody should have to wait for the next round of the sums.
-    await usageSums.fold()
     const rows = await usageSums.of({
       projectId,
       kind,
@@ -23,7 +23,9 @@ export function usageRoutes(router: Router<State>, { store: { usageSums } }: Api
       id: id ?? projectId,
       from: from ?? dayOf(Date.now() - (shownDays - 1) * dayMs),
       to: to ?? dayOf(Date.now()),
+      limit: MAX_USAGE_ROWS + 1,
     })
+    if (rows.length > MAX_USAGE_ROWS) throw usageTooWide(MAX_USAGE_ROWS)
     ctx.body = { object: 'list', data: rows.map(presentUsage) }
   })
 }

@@ -98,7 +98,7 @@ interface Bench {
   load: Load
   program: Program
   stop: AbortSignal
-  memoryMb(): Promise<number>
+  memoryMb: () => Promise<number>
 }
 
 interface Case {

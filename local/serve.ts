@@ -132,6 +132,7 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
             port: config.port,
             graceMs: config.shutdownGraceMs,
             runExpiresAfterS: config.runs.expiresAfterS,
+            maxSteps: config.runs.maxSteps,
             downloadsInputs: config.files.downloadsInputs,
             inspectUrl: (runId) =>
               outside.temporalUiUrl &&

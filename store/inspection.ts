@@ -1,6 +1,6 @@
 import type { RunStatus } from '../wire/run-status.ts'
 import type { Db } from './db.ts'
-import type { OutboxCommand, RunFailure, RunRow, TurnResult } from './rows.ts'
+import type { AttemptFailure, OutboxCommand, RunRow, TurnResult } from './rows.ts'
 
 /** A run and all that tells what it is doing: one moment of the database. */
 export interface Inspection {
@@ -31,8 +31,8 @@ export interface InspectedTurn {
   isWriting: boolean
   result: TurnResult['kind'] | null
   begunAt: Date | null
-  /** The last failure of an attempt: of the current one, should it be later than `begunAt`. */
-  failure: RunFailure | null
+  /** The last failure of an attempt, by this model or the one before: of the current one, should it be later than `begunAt`. */
+  failure: AttemptFailure | null
   failedAt: Date | null
 }
 
@@ -57,7 +57,7 @@ SELECT r.*, e.status_since, o.command_kind, o.command_since, c.open_calls, c.ope
 FROM runs r
 LEFT JOIN LATERAL (
   SELECT turn, fence AS attempt, model AS asked_model, emitted AS is_writing, result ->> 'kind' AS turn_result,
-    begun_at, failure, failed_at AS turn_failed_at
+    begun_at, coalesce(failure, failed_models -> -1) AS failure, failed_at AS turn_failed_at
   FROM run_turns WHERE run_id = r.id ORDER BY run_turns.turn DESC LIMIT 1
 ) t ON true
 LEFT JOIN LATERAL (
@@ -105,7 +105,7 @@ interface Found {
   is_writing: boolean | null
   turn_result: TurnResult['kind'] | null
   begun_at: Date | null
-  failure: RunFailure | null
+  failure: AttemptFailure | null
   turn_failed_at: Date | null
 }
 

@@ -5,7 +5,10 @@ import { messageEnd, presentMessage } from '../wire/present/message.ts'
 import type { Tx } from './db.ts'
 import type { ContentPart, MessageRow } from './rows.ts'
 
-/** Ends a message that a model has written; with a reason where it is incomplete. Returns the event that says so. */
+/**
+ * Ends a message that a model has written; with a reason where it is incomplete, unless it has one of its own. Returns the
+ * event that says so.
+ */
 export async function endMessage(
   tx: Tx,
   runId: string,
@@ -21,8 +24,8 @@ export async function endMessage(
     incomplete_at: how.incompleteReason ? now : null,
   } as const
   const [row] = await tx.sql<MessageRow>(
-    `UPDATE messages SET status = $2, content = $3, incomplete_reason = $4, completed_at = $5,
-       incomplete_at = $6, superseded = $7 WHERE id = $1 RETURNING *`,
+    `UPDATE messages SET status = $2, content = $3, completed_at = $5,
+       incomplete_reason = CASE WHEN $4::text IS NOT NULL THEN coalesce(incomplete_reason, $4) END, incomplete_at = $6, superseded = $7 WHERE id = $1 RETURNING *`,
     [
       id,
       end.status,

@@ -214,6 +214,16 @@ export interface RunFailure {
   message: string
 }
 
+/** Why an attempt at a model turn failed, and what comes of it. */
+export interface AttemptFailure extends RunFailure {
+  /** Set where this model is not asked again. */
+  is_final?: boolean
+  /** When it is asked again, in milliseconds since 1970; undefined where nobody has said. */
+  retry_at_ms?: number
+  /** Set where a filter stopped the answer: the message that was being written says so at its end. */
+  is_filtered?: boolean
+}
+
 export interface FunctionCall {
   id: Id<'call'>
   type: 'function'
@@ -345,7 +355,7 @@ export interface TurnRow {
   emitted: boolean
   result: TurnResult | null
   /** Why the last attempt failed, in full: what a provider says may quote people, so Temporal is told less. */
-  failure: RunFailure | null
+  failure: AttemptFailure | null
   /** The model call of this generation; null until something of it was shown. */
   call: ModelCall | null
   /** The model that is asked: the run's, or one that it falls back on. Null before the first claim. */

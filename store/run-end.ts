@@ -111,7 +111,8 @@ export async function inFull(tx: Tx, runId: string, how: RunEnd): Promise<RunEnd
 }
 
 /** Of a row of run_turns: why its newest attempt has failed; null where it was cut off before it could say. */
-export const failureOfAttempt = 'CASE WHEN failed_at >= begun_at THEN failure END'
+export const failureOfAttempt =
+  "CASE WHEN failed_at >= begun_at THEN failure - '{is_final,retry_at_ms,is_filtered}'::text[] END"
 
 interface Closing {
   stepStatus: Exclude<RunStepRow['status'], 'in_progress'>

@@ -8,10 +8,10 @@ import type { Db } from './db.ts'
 import { createDeltaWriter, type TurnDeltas } from './delta-writer.ts'
 import type { EventLog } from './events.ts'
 import type {
+  AttemptFailure,
   ContentPart,
   MessageRow,
   ModelCall,
-  RunFailure,
   RunRow,
   RunStepRow,
   ToolCallRow,
@@ -82,7 +82,7 @@ export interface ClaimedTurn extends Disposable {
    * Keeps why this attempt failed: should it be the last, the run's `last_error` says so. And what it used, where the
    * provider has told it all the same.
    */
-  keepFailure(failure: RunFailure, used?: CallUsage): Promise<void>
+  keepFailure(failure: AttemptFailure, used?: CallUsage): Promise<void>
   /** Keeps what the model has said, as its result and for ever; ends the run where nothing is left to do. */
   commit(end: TurnEnd): Promise<TurnResult>
   /** Ends the run in the middle of the turn: cancelled, past its deadline, or at one of its limits. Counts what was used. */
@@ -214,6 +214,11 @@ function claimedTurn(
             [run.id, row.turn, row.fence, JSON.stringify(failure), used !== undefined],
           )
           if (kept && used) await insertUsage(tx, run, row, used)
+          if (kept && failure.is_filtered) {
+            await tx.sql(`UPDATE messages SET incomplete_reason = 'content_filter' WHERE id = $1`, [
+              messageId,
+            ])
+          }
         }),
       )
     },

@@ -25,19 +25,28 @@ export interface UsageSumRow {
 
 /** Sums over `usage`, which is the truth and outlives its threads. */
 export interface UsageSums {
-  /** Adds up the calls that are in no sum yet; gives how many there were. Each is added once, whoever folds. */
+  /**
+   * Adds calls that are in no sum yet to theirs; gives how many. Each is added once, whoever folds. It waits for nobody:
+   * where another process is at it, that one goes on. What is left after many batches is for the next time.
+   */
   fold(): Promise<number>
-  /** From day to day, both included: `2026-11-23`. */
+  /**
+   * From day to day, both included: `2026-11-23`; in the order of days and models, the first `limit`. What is in no sum
+   * yet is in them all the same.
+   */
   of(wanted: {
     projectId: string
     kind: UsageKind
     id: string
     from: string
     to: string
+    limit: number
   }): Promise<UsageSumRow[]>
 }
 
 const batchSize = 5000
+/** A process that stops waits for the round that it is in. */
+const batchesAtOnce = 20
 /** Any number that no other program uses for an advisory lock in our database. */
 const foldLock = 7_205_759_405
 
@@ -46,30 +55,51 @@ export function createUsageSums(db: Db): UsageSums {
     async fold() {
       const [waiting] = await db.sql('SELECT FROM usage WHERE NOT summed LIMIT 1')
       if (!waiting) return 0
-      for (let folded = 0; ; folded += batchSize) {
+      let folded = 0
+      for (let batch = 0; batch < batchesAtOnce; batch += 1) {
         const calls = await db.tx(async (tx) => {
-          // One at a time: whoever waited finds the rest.
-          await tx.sql('SELECT pg_advisory_xact_lock($1)', [foldLock])
+          const [lock] = await tx.sql<{ isOurs: boolean }>(
+            'SELECT pg_try_advisory_xact_lock($1) AS "isOurs"',
+            [foldLock],
+          )
+          if (!lock?.isOurs) return 0
           const [done] = await tx.sql<{ calls: number }>(foldBatch, [batchSize])
           return done?.calls ?? 0
         })
-        if (calls < batchSize) return folded + calls
+        folded += calls
+        if (calls < batchSize) break
       }
+      return folded
     },
-    of: ({ projectId, kind, id, from, to }) =>
-      db.sql<UsageSumRow>(
-        `SELECT day::text, kind, id, model, model_calls, prompt_tokens, completion_tokens, cached_tokens,
-           reasoning_tokens, estimated_calls, unpriced_calls, cost
-         FROM usage_sums WHERE project_id = $1 AND kind = $2 AND id = $3 AND day BETWEEN $4::date AND $5::date
-         ORDER BY day, model`,
-        [projectId, kind, id, from, to],
-      ),
+    of: ({ projectId, kind, id, from, to, limit }) =>
+      db.sql<UsageSumRow>(sumsAndRest, [projectId, kind, id, from, to, limit]),
   }
 }
 
+/** One statement has one snapshot: a call that is folded meanwhile is in the sums or in the rest, and never in both. */
+const sumsAndRest = `
+SELECT day::text, $2::text AS kind, $3::text AS id, model, sum(model_calls)::integer AS model_calls,
+  sum(prompt_tokens) AS prompt_tokens, sum(completion_tokens) AS completion_tokens, sum(cached_tokens) AS cached_tokens,
+  sum(reasoning_tokens) AS reasoning_tokens, sum(estimated_calls)::integer AS estimated_calls,
+  sum(unpriced_calls)::integer AS unpriced_calls, sum(cost) AS cost
+FROM (
+  (SELECT day, model, model_calls, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, estimated_calls,
+     unpriced_calls, cost
+   FROM usage_sums WHERE project_id = $1 AND kind = $2 AND id = $3 AND day BETWEEN $4::date AND $5::date
+   ORDER BY day, model LIMIT $6)
+  UNION ALL
+  SELECT (created_at AT TIME ZONE 'UTC')::date, model, 1, prompt_tokens, completion_tokens, cached_tokens,
+    reasoning_tokens, estimated::integer, (cost IS NULL)::integer, coalesce(cost, 0)
+  FROM usage WHERE NOT summed AND project_id = $1
+    AND created_at >= $4::date::timestamp AT TIME ZONE 'UTC'
+    AND created_at < ($5::date + 1)::timestamp AT TIME ZONE 'UTC'
+    AND CASE $2 WHEN 'project' THEN project_id WHEN 'assistant' THEN assistant_id ELSE thread_id END = $3
+) calls
+GROUP BY day, model ORDER BY day, model LIMIT $6`
+
 const foldBatch = `
 WITH batch AS (
-  SELECT run_id, turn, generation FROM usage WHERE NOT summed ORDER BY created_at LIMIT $1 FOR UPDATE
+  SELECT run_id, turn, generation FROM usage WHERE NOT summed ORDER BY project_id, created_at LIMIT $1 FOR UPDATE
 ), calls AS (
   UPDATE usage u SET summed = true FROM batch b
   WHERE u.run_id = b.run_id AND u.turn = b.turn AND u.generation = b.generation RETURNING u.*

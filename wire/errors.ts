@@ -476,6 +476,16 @@ export function searchTooWide(): ApiError {
   )
 }
 
+/** Ours: a sum of usage over more days and models than one answer holds. */
+export function usageTooWide(maximum: number): ApiError {
+  return new ApiError(
+    400,
+    `The usage that you asked for has more than ${maximum} rows, one for each day and model. ` +
+      "Ask for fewer days with 'from' and 'to', or for an assistant or a thread with 'kind' and 'id'.",
+    { param: 'from', code: 'usage_too_wide' },
+  )
+}
+
 /** Ours: a filter of the list of stored chat completions that leaves too few of them. */
 export function filterTooNarrow(looked: number): ApiError {
   return new ApiError(

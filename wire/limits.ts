@@ -123,3 +123,5 @@ export const DEFAULT_PAGE_SIZE = 20
 export const MAX_PAGE_SIZE = 100
 /** schema */
 export const MAX_FILES_PAGE_SIZE = 10_000
+/** ours: days times models of `GET /v1/usage`, about 3 MB */
+export const MAX_USAGE_ROWS = 10_000

@@ -50,7 +50,7 @@ export async function up({ context }: { context: Migrating }): Promise<void> {
       ADD COLUMN estimated boolean NOT NULL DEFAULT false,
       ADD COLUMN cost numeric,
       ADD COLUMN summed boolean NOT NULL DEFAULT false;
-    CREATE INDEX usage_not_summed ON usage (created_at) WHERE NOT summed;
+    CREATE INDEX usage_not_summed ON usage (project_id, created_at) WHERE NOT summed;
     CREATE TABLE usage_sums (
       project_id text NOT NULL REFERENCES projects ON DELETE CASCADE,
       day date NOT NULL,

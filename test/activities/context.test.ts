@@ -64,6 +64,14 @@ describe('a thread', () => {
     expect(shown.tokens).toBeLessThanOrEqual(500 * 0.75)
   })
 
+  test('that begins with a document keeps it where it leaves room for as much again', () => {
+    const shown = seqs(keptParts(parts([170, ...sizes(99)]), 500, undefined))
+    expect(shown[0]).toBe(1)
+    expect(shown.at(-1)).toBe(100)
+    expect(shown.length).toBeGreaterThan(10)
+    expect(seqs(keptParts(parts([300, ...sizes(99)]), 500, undefined))[0]).toBeGreaterThan(50)
+  })
+
   test('keeps its last message, whatever its size', () => {
     const shown = keptParts(parts([...sizes(5), 1000]), 100, undefined)
     expect(seqs(shown)).toEqual([6])

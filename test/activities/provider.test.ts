@@ -1,14 +1,14 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 
 import {
   createProvider,
-  cutAnswer,
   failureOf,
   ProviderError,
   retryAfterMs,
 } from '../../activities/provider.ts'
 import type { ChatCompletionChunk, ChatCompletionCreateParamsStreaming } from '../../wire/openai.ts'
 import {
+  chunks,
   contentFiltered,
   contextLengthExceeded,
   cutAfter,
@@ -19,11 +19,14 @@ import {
   raw,
   rateLimited,
   say,
+  sayUnfinished,
   serverError,
   silence,
   stallAfter,
   startScriptedModel,
   unauthorized,
+  unstreamed,
+  withoutReason,
   type ScriptedModel,
   type Step,
 } from '../support/model.ts'
@@ -102,6 +105,86 @@ describe('an answer', () => {
   })
 })
 
+describe('an endpoint that answers', () => {
+  const page = '<!doctype html>\n<html>\n  <title>Log in</title>'
+  const stream = 'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\ndata: [DONE]\n\n'
+
+  test('with a page is told what it answered, and is not asked again', async () => {
+    expect(await errorOf(raw(page))).toMatchObject({
+      code: 'server_error',
+      retryable: false,
+      message: `The model 'upstream-m' at ${hostOf(model)} answered 200 with text/html instead of an event stream: <!doctype html> <html> <title>Log in</title>.`,
+      summary: `The model 'upstream-m' at ${hostOf(model)} answered 200 with text/html instead of an event stream.`,
+    })
+  })
+
+  test('with a long page is told its first 200 characters', async () => {
+    const { message } = await errorOf(raw(`<p>${'x'.repeat(100_000)}`))
+    expect(message).toMatch(/: <p>x{197}\.$/)
+  })
+
+  test('with JSON that is no completion is told it, without the key', async () => {
+    const json = { 'content-type': 'application/json; charset=utf-8' }
+    for (const [body, told] of [
+      ['{"detail": "Use sk-upstream"}', '{"detail": "Use sk-***"}.'],
+      ['{"choices": {}}', '{"choices": {}}.'],
+      ['{"choices": [', '{"choices": [.'],
+      ['[1]', '[1].'],
+    ] as const) {
+      const { message, retryable } = await errorOf(raw(body, json))
+      expect(message).toContain(`answered 200 with application/json instead of an event stream`)
+      expect(message.endsWith(`: ${told}`)).toBe(true)
+      expect(retryable).toBe(false)
+    }
+  })
+
+  test.each([
+    ['of no type', {}],
+    ['that was to be a stream', { 'content-type': 'text/event-stream' }],
+  ])('with an empty body %s may do better', async (_, headers) => {
+    expect(await errorOf(raw('', headers))).toMatchObject({
+      retryable: true,
+      message: `The model 'upstream-m' at ${hostOf(model)} answered 200 with nothing instead of an event stream.`,
+    })
+  })
+
+  test.each(['text/plain', 'application/octet-stream'])(
+    'with a stream that it calls %s is understood',
+    async (type) => {
+      const [chunk] = await ask(raw(stream, { 'content-type': type }))
+      expect(chunk?.choices[0]?.delta.content).toBe('Hi')
+    },
+  )
+
+  test.each([['application/json'], ['text/event-stream']])(
+    'with a whole completion as %s is understood',
+    async (type) => {
+      const message = { role: 'assistant', content: 'Hi', refusal: null }
+      const body = JSON.stringify({ choices: [{ index: 0, message, finish_reason: 'length' }] })
+      expect(await ask(raw(body, { 'content-type': type }))).toMatchObject([
+        { choices: [{ delta: { content: 'Hi' }, finish_reason: 'length' }] },
+      ])
+    },
+  )
+
+  test('with a stream that is done without a reason has answered', async () => {
+    const chunks = await ask(withoutReason(say(['One', ' two'])))
+    expect(chunks.map(({ choices }) => choices[0]?.delta.content ?? '').join('')).toBe('One two')
+  })
+
+  test('with a text that looks like the mark of the end has not ended', async () => {
+    const step = sayUnfinished(['One', '\n\ndata: [DONE]\n\n'])
+    expect((await errorOf(step)).message).toBe(
+      `The answer of the model 'upstream-m' at ${hostOf(model)} was cut off before its end.`,
+    )
+  })
+
+  test('whole and too late is silent', async () => {
+    const step = unstreamed(say('Late', { firstDelayMs: 400 }))
+    expect((await errorOf(step, 200)).message).toContain('was silent for 0.2 s.')
+  })
+})
+
 describe('what is tried again, and what is not', () => {
   const busy = { code: 'rate_limit_exceeded', retryable: true }
   const theirs = { code: 'server_error', retryable: true }
@@ -133,6 +216,8 @@ describe('what is tried again, and what is not', () => {
     ['an answer that is cut', cutAfter(2, ['One', ' two', ' three']), theirs],
     ['a connection that is cut before the first word', cutAfter(0, 'One'), theirs],
     ['a chunk that is no JSON', malformedAfter(1, ['One', ' two']), theirs],
+    ['an answer that just ends', sayUnfinished(['One', ' two']), theirs],
+    ['a stream that only says that it is done', chunks(), theirs],
     ['an error in the middle', errorAfter(1, ['One', ' two'], { message: 'Because.' }), theirs],
   ]
 
@@ -198,11 +283,27 @@ describe('what is said of an error', () => {
     expect(message.length).toBeLessThan(2200)
   })
 
+  test('can be stored, whatever the provider said, and wherever that is cut', async () => {
+    const mean = await errorOf(fail(400, { message: 'Bad \0 and \ud83d here' }))
+    expect(mean.message).toMatch(/: Bad \u{fffd} and \u{fffd} here\.$/u)
+    // The one character before makes a cut at an even place go through the middle of an emoji.
+    const long = await errorOf(fail(400, { message: `x${'🙂'.repeat(5000)}` }))
+    expect(long.message).toMatch(/🙂\u{fffd}\.$/u)
+    const broken = await errorOf(errorAfter(1, ['One', ' two'], { message: 'Out of \0.' }))
+    expect(broken.message).toMatch(/broke off: Out of \u{fffd}\.$/u)
+  })
+
   test('in the middle of an answer is what the provider said, too', async () => {
     const step = errorAfter(1, ['One', ' two'], { message: 'Out of memory.' })
     expect((await errorOf(step)).message).toBe(
       `The model 'upstream-m' at ${hostOf(model)} broke off: Out of memory.`,
     )
+  })
+
+  test('is not written to the console', async () => {
+    using written = vi.spyOn(console, 'error')
+    await errorOf(malformedAfter(1, ['One', ' two']))
+    expect(written).not.toHaveBeenCalled()
   })
 
   test('never holds the key', async () => {
@@ -287,10 +388,6 @@ describe('what Temporal is told', () => {
     expect(told.message).toBe(
       "The model 'm' answered 400: 'my secret' is too long. The call was tried once.",
     )
-  })
-
-  test('of an answer that just ended: that it was cut', () => {
-    expect(cutAnswer()).toMatchObject({ code: 'server_error', retryable: true })
   })
 })
 

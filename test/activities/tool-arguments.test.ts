@@ -27,7 +27,16 @@ describe('arguments', () => {
   test.each([
     ['of another type', { ...ada, age: 'old' }, /"integer"|"null".*#\/age/],
     ['that are missing', { name: 'ada', age: 1, kind: 'child' }, /required property "children"/],
-    ['that are not in the schema', { ...ada, shoes: 38 }, /#\/shoes/],
+    [
+      'that are not in the schema',
+      { ...ada, shoes: 38 },
+      /^property 'shoes' is not allowed \(at #\/shoes\)\.$/,
+    ],
+    [
+      'of a name that is none',
+      { ...ada, children: [{ ...ada, 'sh/~ö s': 38 }] },
+      /^property 'sh\/~ö s' is not allowed \(at #\/children\/0\//,
+    ],
     ['that are not among the values', { ...ada, kind: 'cat' }, /\(at #\/kind\)/],
     ['that are wrong inside', { ...ada, children: [{ ...ada, name: 7 }] }, /#\/children\/0\/name/],
     ['that are no object', [ada], /\(at #\)/],
@@ -59,6 +68,29 @@ describe('a schema that was made to break things', () => {
       $defs: { ...Object.fromEntries(levels), l60: { type: 'string' } },
     }
     expect(argumentsMisfit(7, schema)).toBeUndefined()
+  })
+
+  const large = Array.from({ length: 3000 }, () => ({ x: Array.from({ length: 100 }, () => 7) }))
+  const names = Array.from({ length: 5000 }, (_, n) => [`p${n}`, {}])
+  const lengths = Array.from({ length: 40 }, (_, n) => ({ minLength: n }))
+  test.each<[string, number, unknown, object]>([
+    ['compares large values', 400, large, { const: large }],
+    ['counts the letters of long texts', 20, 'x'.repeat(100_000), { anyOf: lengths }],
+    ['looks for many names', 3000, {}, { type: 'object', properties: Object.fromEntries(names) }],
+    ['has long lists of anything', 50, large, { type: 'array', items: true }],
+  ])('that %s too often counts as fitting', (_, times, fitting, items) => {
+    const args = [...Array.from({ length: times }, () => fitting), 7]
+    const schema = { type: 'array', items: { ...items, not: { type: 'number' } } }
+    expect(argumentsMisfit([7], schema)).toBeDefined()
+    expect(argumentsMisfit(args, schema)).toBeUndefined()
+  })
+
+  test('tells what is wrong as shortly as it can be read', () => {
+    const values = Array.from({ length: 5000 }, (_, n) => `value ${n} \u{1f642}`)
+    const misfit = argumentsMisfit({ a: 'none' }, { properties: { a: { enum: values } } })
+    expect(misfit).toMatch(/^Instance does not match any of \["value 0 .*\.\.\. \(at #\/a\)\.$/)
+    expect(misfit?.length).toBeLessThan(2200)
+    expect(misfit?.isWellFormed()).toBe(true)
   })
 
   test.each([

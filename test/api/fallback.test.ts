@@ -59,6 +59,7 @@ const weather = { type: 'function', function: { name: 'weather' } }
 describe('where the model does not answer, the next is asked', () => {
   test.each([
     ['after an error that stays', [fail(400, { message: 'No such thing.' })], 'invalid_prompt'],
+    ['after one that cannot be stored', [fail(400, { message: 'No \0.' })], 'invalid_prompt'],
     ['after a quota that is used up', [insufficientQuota()], 'rate_limit_exceeded'],
     [
       'once its attempts are used up',

@@ -643,6 +643,7 @@ test.each([
     port: 0,
     graceMs: 1000,
     runExpiresAfterS: 600,
+    maxSteps: 50,
     downloadsInputs: true,
     inspectUrl: () => undefined,
   })

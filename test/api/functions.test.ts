@@ -1,7 +1,17 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { postStream, type Frame } from '../support/event-stream.ts'
-import { call, say, sayAndCall, silence } from '../support/model.ts'
+import {
+  call,
+  chunks,
+  refuse,
+  say,
+  sayAndCall,
+  silence,
+  unstreamed,
+  withoutReason,
+  type Step,
+} from '../support/model.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { createCaller, refusal, refused, type Body, type Caller } from './caller.ts'
 
@@ -70,6 +80,48 @@ describe('calls of functions and of our own tools in one turn', () => {
       status: 'completed',
       usage: { total_tokens: expect.any(Number) },
     })
+  })
+})
+
+describe('a call is a call', () => {
+  const old = (function_call: object, finish_reason: string | null = null) => ({
+    choices: [{ index: 0, delta: { function_call }, finish_reason }],
+  })
+  test.each<[string, Step, string[]]>([
+    ['in one piece with others', unstreamed(call([at('A'), at('B')])), ['A', 'B']],
+    ['without a reason for its end', withoutReason(call(at('A'))), ['A']],
+    [
+      'in the form of old',
+      chunks(
+        old({ name: 'weather', arguments: '' }),
+        old({ arguments: '{"at":"A"}' }),
+        old({}, 'function_call'),
+      ),
+      ['A'],
+    ],
+  ])('%s', async (_, step, places) => {
+    server.model.script(step)
+    const waiting = await settledRun({ tools: [weather] })
+    expect(waiting['status']).toBe('requires_action')
+    expect(functionsOf(waiting).map(({ arguments: args }) => args)).toEqual(
+      places.map((place) => JSON.stringify({ at: place })),
+    )
+    expect(await stepsOf(waiting)).toHaveLength(1)
+    await api.make(`${pathOf(waiting)}/cancel`)
+  })
+
+  test('and a refusal in one piece is one, with what it used', async () => {
+    server.model.script(
+      unstreamed(refuse('Not that.', { usage: { promptTokens: 30, completionTokens: 12 } })),
+    )
+    const run = await settledRun({})
+    expect(run).toMatchObject({
+      status: 'completed',
+      usage: { prompt_tokens: 30, completion_tokens: 12, total_tokens: 42 },
+      longrun: { usage_estimated: false },
+    })
+    const [message] = (await api.read(`/threads/${String(run['thread_id'])}/messages`)).data
+    expect(message?.['content']).toEqual([{ type: 'refusal', refusal: 'Not that.' }])
   })
 })
 
@@ -182,6 +234,27 @@ describe('a choice of tool', () => {
     }
   })
 
+  test('of none holds though the model calls all the same: it is told so, and asked again', async () => {
+    server.model.script(
+      call([at('A'), { name: 'code_interpreter', arguments: { code: '1' } }]),
+      say('Rain.'),
+    )
+    const asked = server.model.called(server.model.calls + 2)
+    const run = await settledRun({ tools: [weather, interpreter], tool_choice: 'none' })
+    expect(run['status']).toBe('completed')
+    const told = 'Error: no tool may be called now. Answer without.'
+    expect((await asked).toolResults).toEqual([told, told])
+  })
+
+  test('of none is bounded by the turns of the run', async () => {
+    server.model.script(call(at('A')), call(at('A')))
+    const run = await settledRun({ tools: [weather], tool_choice: 'none', max_steps: 2 })
+    expect(run).toMatchObject({
+      status: 'incomplete',
+      incomplete_details: { reason: 'max_steps' },
+    })
+  })
+
   test.each([
     [
       { type: 'function', function: { name: 'news' } },
@@ -272,6 +345,61 @@ describe('what is wrong with a call the model is told, and the client never aske
     expect(toolResults[0]).toContain(told)
   })
 
+  const twoNights = { name: 'book', arguments: { nights: 'two' } }
+
+  test('three times; a model that knows nothing else by then fails the run', async () => {
+    server.model.script(call(twoNights), call([twoNights, twoNights]), call(twoNights))
+    const before = server.model.calls
+    const run = await settledRun({ tools: [weather, strict] })
+    expect(run).toMatchObject({
+      status: 'failed',
+      last_error: {
+        code: 'server_error',
+        message: expect.stringMatching(
+          /^The model 'm' called 'book' in 3 turns in a row as it cannot be called\..*do not fit its schema\..*nights/,
+        ) as string,
+      },
+    })
+    expect(server.model.calls).toBe(before + 3)
+    expect((await stepsOf(run)).map(({ status }) => status)).toEqual([
+      'completed',
+      'completed',
+      'failed',
+    ])
+    // The thread is free.
+    await api.make(`/threads/${String(run['thread_id'])}/messages`, { role: 'user', content: 'x' })
+  })
+
+  test('three times, of a name that there is not as well', async () => {
+    server.model.respond(() => call({ name: 'news', arguments: {} }))
+    const run = await settledRun({ tools: [weather] })
+    expect(run).toMatchObject({
+      status: 'failed',
+      last_error: { message: expect.stringContaining('there is no tool named "news"') as string },
+    })
+  })
+
+  test.each<[string, Step[]]>([
+    ['another mistake between', [call(twoNights), call({ name: 'news', arguments: {} })]],
+    [
+      'something that is carried out between',
+      [
+        call(twoNights),
+        call([twoNights, { name: 'code_interpreter', arguments: { code: '1 + 1' } }]),
+      ],
+    ],
+    [
+      'a tool of ours was carried out twice and called wrongly once',
+      ['{"queries":["a"]}', '{"queries":["b"]}', 'c'].map((args) =>
+        call({ name: 'file_search', arguments: args }),
+      ),
+    ],
+  ])('and a run goes on after %s', async (_, steps) => {
+    server.model.script(...steps, call(twoNights), say('Rain.'))
+    const run = await settledRun({ tools: [strict, interpreter, { type: 'file_search' }] })
+    expect(run).toMatchObject({ status: 'completed', last_error: null })
+  })
+
   test('but for the calls beside it, which are right', async () => {
     server.model.script(
       call([
@@ -345,6 +473,7 @@ describe('a run may not take more turns than', () => {
     expect(await caller.settled(run['thread_id'], run.id)).toMatchObject({
       status: 'incomplete',
       incomplete_details: { reason: 'max_steps' },
+      longrun: { max_steps: 1 },
     })
     expect(small.model.calls).toBe(1)
   })

@@ -7,9 +7,11 @@ import {
   say,
   silence,
   stallAfter,
+  unauthorized,
   type ModelRequest,
   type Step,
 } from '../support/model.ts'
+import { closeGate } from '../support/gate.ts'
 import { ownTemporal } from '../support/own-parts.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { createCaller, type Body, type Caller } from './caller.ts'
@@ -51,7 +53,8 @@ test('a run whose model has begun to write says so', async () => {
   await over(run)
 })
 
-test('a run that waits before it asks again tells what the provider said', async () => {
+test('a run that waits before it asks again tells what the provider said, and when it asks', async () => {
+  const askedAt = Date.now() / 1000
   const { run } = await asking(rateLimited({ seconds: 300 }))
   await expect
     .poll(async () => (await inspect(run)).longrun, patience)
@@ -66,8 +69,47 @@ test('a run that waits before it asks again tells what the provider said', async
         text: expect.stringMatching(/Rate limit reached for requests\..*attempt 2/),
       },
     })
+  const { activity } = (await inspect(run)).longrun
+  const { retry_at: retryAt } = activity as { retry_at?: number }
+  expect(retryAt).toBeGreaterThanOrEqual(askedAt + 300)
+  expect(retryAt).toBeLessThanOrEqual(Math.ceil(Date.now() / 1000) + 300)
+  const at = new Date(Number(retryAt) * 1000).toISOString().slice(0, 19)
+  expect(activity?.text).toContain(`It is tried again at ${at}Z (attempt 2).`)
   await api.make(`${pathOf(run)}/cancel`)
   await over(run)
+})
+
+test('a run that has failed for good says nothing of another attempt', async () => {
+  const end = { table: 'runs', at: 'update', when: "NEW.status = 'failed'" } as const
+  await using gate = await closeGate(server.databaseUrl, end)
+  const { run } = await asking(unauthorized())
+  await gate.reached()
+  expect((await inspect(run)).longrun).toMatchObject({
+    activity: {
+      type: 'waiting_for_worker',
+      since: expect.any(Number),
+      text: expect.stringMatching(/Incorrect API key provided\..* It is not tried again\.$/),
+    },
+    last_failure: expect.stringContaining('Incorrect API key provided.'),
+  })
+  await gate.open()
+  await over(run)
+})
+
+test('a run that has expired tells why its model did not answer', async () => {
+  server.model.script(rateLimited({ ms: 50 }))
+  const { run } = await asking(silence(), 2, {}, { expires_after_seconds: 3 })
+  expect(await over(run)).toMatchObject({ status: 'expired', last_error: null })
+  expect((await inspect(run)).longrun).toMatchObject({
+    activity: null,
+    last_failure: expect.stringContaining('Rate limit reached for requests.'),
+  })
+})
+
+test('a run whose model has answered in the end tells no failure', async () => {
+  server.model.script(rateLimited({ ms: 50 }))
+  const { run } = await asking(say('Hello.'), 2)
+  expect(await over(run)).toMatchObject({ status: 'completed', longrun: { last_failure: null } })
 })
 
 test('a run that has asked again tells which attempt it is, and what went wrong before', async () => {
@@ -142,6 +184,7 @@ test('a run that waits for the run before it names that run and its place in the
       since: second['created_at'],
       text: expect.stringContaining(`run ${first.id}, which is in_progress`),
     },
+    last_failure: null,
   })
   expect((await inspect(third)).longrun).toMatchObject({
     queue_position: 2,
@@ -167,7 +210,7 @@ test('a list of runs, a create and a modify leave it out', async () => {
   const { data } = await api.read(`/threads/${String(run['thread_id'])}/runs`)
   const modified = await api.make(pathOf(run), { metadata: { a: '1' } })
   for (const shown of [run, modified, ...data]) {
-    for (const key of ['turn', 'attempt', 'queue_position', 'activity']) {
+    for (const key of ['turn', 'attempt', 'queue_position', 'activity', 'last_failure']) {
       expect(shown['longrun']).not.toHaveProperty(key)
     }
   }
@@ -233,6 +276,7 @@ interface Inspected {
     attempt: number | null
     queue_position: number | null
     activity: { type: string; since: number | null; text: string } | null
+    last_failure: string | null
   }
 }
 
@@ -241,12 +285,13 @@ async function asking(
   step: Step,
   times = 1,
   assistant: object = {},
+  settings: object = {},
 ): Promise<{ run: Body; request: ModelRequest }> {
   const { model } = server
   const before = model.calls
   model.script(step)
   const { id } = await api.make('/assistants', { model: 'm', ...assistant })
-  const run = await api.make('/threads/runs', { assistant_id: id })
+  const run = await api.make('/threads/runs', { assistant_id: id, ...settings })
   return { run, request: await model.called(before + times) }
 }
 

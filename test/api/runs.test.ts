@@ -93,6 +93,7 @@ describe('a run', () => {
         attempt: 1,
         queue_position: null,
         activity: null,
+        last_failure: null,
       },
     })
   })
@@ -112,6 +113,24 @@ describe('a run', () => {
     for (const own of [{}, nulls]) {
       const run = await api.make('/threads/runs', { assistant_id: assistant.id, ...own })
       expect(run).toMatchObject(settings)
+      await api.settled(run['thread_id'], run.id)
+    }
+  })
+
+  test('may say that there are no instructions', async () => {
+    const assistant = await api.make('/assistants', { model: 'a', instructions: 'A.' })
+    for (const [additional_instructions, told] of [
+      [null, null],
+      ['B.', 'B.'],
+    ]) {
+      const asked = server.model.called(server.model.calls + 1)
+      const run = await api.make('/threads/runs', {
+        assistant_id: assistant.id,
+        instructions: '',
+        additional_instructions,
+      })
+      expect(run).toMatchObject({ instructions: told })
+      expect((await asked).prompt).not.toContain('A.')
       await api.settled(run['thread_id'], run.id)
     }
   })
@@ -184,7 +203,6 @@ describe('a run', () => {
     ['A.', undefined, 'More.', 'A. More.'],
     ['A.', 'B.', 'More.', 'B. More.'],
     [null, undefined, 'More.', 'More.'],
-    ['A.', '', undefined, 'A.'],
     ['A.', undefined, null, 'A.'],
   ])(
     'of instructions %j, overridden by %j, with %j added, has %j',

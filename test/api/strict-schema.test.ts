@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 
 import { CreateAssistant } from '../../api/assistants.schema.ts'
 import { CreateRun } from '../../api/runs.schema.ts'
+import { strictMisfit } from '../../api/strict-schema.ts'
 import { parse } from '../../api/validation.ts'
 
 const text = { type: 'string' }
@@ -18,6 +19,16 @@ function bodyOf(parameters: unknown, strict = true) {
     model: 'm',
     tools: [plain, { type: 'function', function: { name: 'x', strict, parameters } }],
   }
+}
+
+/** So many objects, each inside of the one before; `inside` puts an object into what lies between. */
+function nested(objects: number, inside = (inner: object) => inner): object {
+  const levels = Array.from({ length: objects - 1 })
+  return levels.reduce<object>((inner) => closed({ a: inside(inner) }), closed({ a: text }))
+}
+
+function wide(properties: number): object {
+  return closed(Object.fromEntries(Array.from({ length: properties }, (_, n) => [`p${n}`, text])))
 }
 
 const additional = "'additionalProperties' is required to be supplied and to be false."
@@ -115,8 +126,53 @@ describe('a strict function is refused where its schema', () => {
   })
 })
 
+describe('a strict function is refused where its schema is larger than strict mode takes', () => {
+  test.each<[string, object, string]>([
+    ['it nests too deeply', nested(12), '11 levels of nesting exceeds limit of 10.'],
+    [
+      'it does so in lists and among alternatives',
+      nested(13, (inner) => ({ type: 'array', items: { anyOf: [text, inner] } })),
+      '12 levels of nesting exceeds limit of 10.',
+    ],
+    [
+      'a definition does',
+      { ...closed({}), $defs: { b: nested(12) } },
+      '11 levels of nesting exceeds limit of 10.',
+    ],
+    ['an object has too many properties', wide(20_000), '20000 parameters exceeds limit of 5000.'],
+    [
+      'its objects have too many together',
+      closed({ a: wide(2500), b: wide(2499) }),
+      '5001 parameters exceeds limit of 5000.',
+    ],
+  ])('%s', (_, parameters, rule) => {
+    expect(() => parse(CreateAssistant, bodyOf(parameters))).toThrow(
+      expect.objectContaining({
+        status: 400,
+        param: 'tools[1].function.parameters',
+        code: 'invalid_function_parameters',
+        message: `Invalid schema for function 'x': ${rule}`,
+      }),
+    )
+    expect(() => parse(CreateAssistant, bodyOf(parameters, false))).not.toThrow()
+  })
+
+  test('alternatives of alternatives are read to their end', () => {
+    let alternatives: object = { type: 'object' }
+    for (let n = 0; n < 20_000; n += 1) alternatives = { anyOf: [alternatives] }
+    const misfit = strictMisfit('x', closed({ a: alternatives }))
+    expect(misfit?.('parameters').message).toContain(additional)
+    // In a body, so many levels are too many for anything.
+    const body = bodyOf(closed({ a: alternatives }))
+    expect(() => parse(CreateAssistant, body)).toThrow(/nested too deeply/)
+  })
+})
+
 describe('a strict function is accepted', () => {
   test.each<[string, object | undefined]>([
+    ['with ten levels', nested(11, (inner) => ({ type: 'array', items: { anyOf: [inner] } }))],
+    ['with definitions of ten levels', { ...nested(11), $defs: { b: nested(11) } }],
+    ['with five thousand properties', closed({ a: wide(2500), b: wide(2498) })],
     ['without parameters', undefined],
     ['with no properties', { type: 'object', properties: {}, additionalProperties: false }],
     [

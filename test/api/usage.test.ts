@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
 
 import { lookUp, newThread, queryOnce, startCluster } from '../support/cluster.ts'
+import { closeGate } from '../support/gate.ts'
 import {
   call,
   cutAfter,
@@ -340,10 +341,56 @@ describe('GET /usage', () => {
     expect((await api.read('/usage?from=2020-01-01&to=2020-01-31')).data).toEqual([])
   })
 
+  test('waits for nobody who makes the sums, and has what is in none yet', async () => {
+    const { databaseUrl } = server
+    await using _ = await closeGate(databaseUrl, { table: 'usage', at: 'update', when: 'true' })
+    model.script(say('One.', { usage }))
+    const run = await ended(await begin())
+    const { data } = await api.read(`/usage?kind=thread&id=${String(run['thread_id'])}`)
+    expect(data).toMatchObject([{ model_calls: 1, prompt_tokens: 1000, completion_tokens: 100 }])
+  })
+
+  test('is refused where it would be longer than a program reads at once', async () => {
+    // Models by days, from the first of January on.
+    const wide = (id: string, models: number, days: number) =>
+      queryOnce(
+        server.databaseUrl,
+        `INSERT INTO usage_sums (project_id, day, kind, id, model, model_calls, prompt_tokens, completion_tokens,
+           cached_tokens, reasoning_tokens, estimated_calls, unpriced_calls, cost)
+         SELECT p.id, '2025-01-01'::date + d, 'assistant', $1, 'model-' || m, 1, 1, 1, 0, 0, 0, 0, 0
+         FROM projects p, generate_series(1, $2) m, generate_series(0, $3 - 1) d WHERE p.name = 'default'`,
+        [id, models, days],
+      )
+    await wide('asst_wide', 50, 365)
+    const ofDays = (to: string) =>
+      api.get(`/usage?kind=assistant&id=asst_wide&from=2025-01-01&to=${to}`)
+    // 50 models in 200 days are 10,000 rows.
+    const most = await ofDays('2025-07-19')
+    expect(most.body['data']).toHaveLength(10_000)
+    for (const to of ['2025-07-20', '2025-12-31']) {
+      const { status, body } = await ofDays(to)
+      expect(status).toBe(400)
+      expect(body.error).toMatchObject({ param: 'from', code: 'usage_too_wide' })
+      expect(body.error?.message).toContain('10000')
+    }
+  })
+
+  test.each(['0001-01-01', '2024-02-29', '9999-12-31'])('knows the day %s', async (day) => {
+    expect((await api.read(`/usage?from=${day}&to=${day}`)).data).toEqual([])
+  })
+
+  test.each(['yesterday', '0000-01-01', '2023-02-29', '2026-1-1', '10000-01-01', '-001-01-01'])(
+    'knows no day %s',
+    async (day) => {
+      for (const param of ['from', 'to']) {
+        const { status, body } = await api.get(`/usage?${param}=${day}`)
+        expect(status).toBe(400)
+        expect(body.error).toMatchObject({ param, code: 'invalid_value' })
+      }
+    },
+  )
+
   test('says what it takes', async () => {
-    const bad = await api.get('/usage?from=yesterday')
-    expect(bad.status).toBe(400)
-    expect(bad.body.error).toMatchObject({ param: 'from' })
     const unnamed = await api.get('/usage?kind=thread')
     expect(unnamed.body.error).toMatchObject({ param: 'id', code: 'missing_required_parameter' })
   })

@@ -13,6 +13,7 @@ import {
   contextLengthExceeded,
   cutAfter,
   errorAfter,
+  fail,
   insufficientQuota,
   malformedAfter,
   rateLimited,
@@ -22,6 +23,8 @@ import {
   serverError,
   silence,
   unauthorized,
+  unstreamed,
+  withoutReason,
   type Step,
 } from '../support/model.ts'
 import { startServer, type TestServer } from '../support/server.ts'
@@ -136,12 +139,29 @@ test.each([
   expect(answers).toEqual([])
 })
 
-test('an answer that the filter cuts fails the run and keeps what was written', async () => {
-  const { run, requests, answers } = await runOf([say('Never', { finishReason: 'content_filter' })])
+test('an error that quotes what cannot be stored is told all the same, and not tried again', async () => {
+  const quoting = fail(400, { message: 'Not understood: \0 and \ud83d.' })
+  const { run, requests } = await runOf([quoting])
   expect(run.status).toBe('failed')
   expect(run.last_error?.code).toBe('invalid_prompt')
+  expect(run.last_error?.message).toMatch(/400: Not understood: \u{fffd} and \u{fffd}\. The call/u)
+  expect(requests).toHaveLength(1)
+})
+
+test('an answer that the filter cuts fails the run and keeps what was written', async () => {
+  const { run, requests, answers, events } = await runOf([
+    say('Never', { finishReason: 'content_filter' }),
+  ])
+  expect(run.status).toBe('failed')
+  expect(run.last_error).toEqual({ code: 'invalid_prompt', message: expect.any(String) as unknown })
   expect(requests).toHaveLength(1)
   expect(answers).toEqual(['Never'])
+  expect(events).toContain('thread.message.incomplete')
+  const [message] = (await server.client.beta.threads.messages.list(run.thread_id)).data
+  expect(message).toMatchObject({
+    status: 'incomplete',
+    incomplete_details: { reason: 'content_filter' },
+  })
 })
 
 test('an answer that is cut after some tokens is written anew in another message', async () => {
@@ -210,6 +230,41 @@ test('the page of a proxy is an error that is tried again', async () => {
   const { run, requests } = await runOf([raw('<h1>Bad gateway</h1>', {}, 502), say('Yes.')])
   expect(run.status).toBe('completed')
   expect(requests).toHaveLength(2)
+})
+
+test('a page in the place of an answer fails the run at once, which says what it was', async () => {
+  const { run, requests } = await runOf([raw('<h1>Log in</h1>')])
+  expect(run.status).toBe('failed')
+  expect(run.last_error).toEqual({
+    code: 'server_error',
+    message: `The model 'gpt-4o' at ${new URL(server.model.url).host} answered 200 with text/html instead of an event stream: <h1>Log in</h1>. The call was tried once.`,
+  })
+  expect(requests).toHaveLength(1)
+})
+
+test('an empty answer is tried again', async () => {
+  const { run, requests, events } = await runOf([raw(''), say('Yes.')])
+  expect(run.status).toBe('completed')
+  expect(requests).toHaveLength(2)
+  expect(events).toEqual(undisturbed)
+})
+
+test('an answer that ends each time without a reason fails the run, which names the model', async () => {
+  const { run } = await runOf(Array.from({ length: attempts }, () => sayUnfinished(['So '])))
+  expect(run.last_error?.message).toBe(
+    `The answer of the model 'gpt-4o' at ${new URL(server.model.url).host} was cut off before its end. The call was tried 3 times.`,
+  )
+})
+
+test.each([
+  { name: 'comes in one piece', answer: unstreamed(say('So it goes.')) },
+  { name: 'is done without a reason', answer: withoutReason(say('So it goes.')) },
+])('an answer that $name is an answer', async ({ answer }) => {
+  const { run, requests, answers, events } = await runOf([answer])
+  expect(run.status).toBe('completed')
+  expect(requests).toHaveLength(1)
+  expect(answers).toEqual(['So it goes.'])
+  expect(events).toEqual(undisturbed)
 })
 
 test('a wait past the deadline of the run fails it at once, and says so', async () => {

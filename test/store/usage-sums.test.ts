@@ -32,7 +32,7 @@ async function used(calls: number, threads: number, project = projectId): Promis
   )
 }
 
-const all = { kind: 'project' as const, from: '2026-01-01', to: '2026-01-31' }
+const all = { kind: 'project' as const, from: '2026-01-01', to: '2026-01-31', limit: 100 }
 
 test('processes that fold at once count every call once', async () => {
   await used(12_000, 50)
@@ -86,15 +86,11 @@ test('calls are counted before they are folded, as they are afterwards', async (
   })
   expect(await here.usageSums.fold()).toBe(6)
   expect(await read()).toEqual(before)
-  const middle = {
-    projectId: id,
-    kind: 'project',
-    id,
-    from: '2026-01-02',
-    to: '2026-01-02',
-  } as const
+  const middle = { ...all, projectId: id, id, from: '2026-01-02', to: '2026-01-02' }
   await used(3, 1, id)
   expect(await here.usageSums.of(middle)).toMatchObject([{ day: '2026-01-02', model_calls: 4 }])
+  const first = { ...all, projectId: id, id, limit: 1 }
+  expect(await here.usageSums.of(first)).toMatchObject([{ day: '2026-01-01', model_calls: 4 }])
 })
 
 test('calls of other projects are nowhere in the answer, folded or not', async () => {

@@ -200,6 +200,8 @@ export type AnswerStep = {
   delayMs?: number
   firstDelayMs?: number
   ending?: Ending
+  /** Not streamed, though it was asked for. */
+  whole?: true
 }
 export type ScriptedCall = {
   name: string
@@ -215,6 +217,8 @@ export type Ending =
   | { type: 'malformed'; afterTokens: number; raw: string }
   /** All tokens, but neither finish_reason nor [DONE]. */
   | { type: 'unfinished' }
+  /** All tokens and [DONE], but no finish_reason. */
+  | { type: 'unreasoned' }
   /** An error as a chunk in the middle, as OpenAI and vLLM send it once a stream is open. */
   | { type: 'error'; afterTokens: number; error: ErrorFacts }
 
@@ -231,7 +235,7 @@ export type RawStep = {
   body: string
 }
 
-type AnswerOptions = Omit<AnswerStep, 'type' | 'text' | 'calls' | 'refusal' | 'ending'>
+type AnswerOptions = Omit<AnswerStep, 'type' | 'text' | 'calls' | 'refusal' | 'ending' | 'whole'>
 
 /** Answers with a text: one string is cut into tokens, an array is sent token by token. */
 export function say(text: string | string[], options: AnswerOptions = {}): Step {
@@ -286,6 +290,22 @@ export function errorAfter(tokens: number, of: AnswerContent, error: ErrorFacts)
 /** All tokens, then a clean end of the response without finish_reason and [DONE]. */
 export function sayUnfinished(text: string | string[]): Step {
   return { type: 'answer', text, ending: { type: 'unfinished' } }
+}
+
+/** All tokens of an answer and [DONE], and never a finish_reason. */
+export function withoutReason(step: Step): Step {
+  return { ...answerOf(step), ending: { type: 'unreasoned' } }
+}
+
+/** The answer as one completion, from a server that does not stream whatever it is asked. */
+export function unstreamed(step: Step): Step {
+  return { ...answerOf(step), whole: true }
+}
+
+/** A stream of these chunks, word for word, for what no encoder of ours would write. */
+export function chunks(...sent: object[]): Step {
+  const body = [...sent.map((chunk) => `data: ${JSON.stringify(chunk)}\n\n`), DONE].join('')
+  return raw(body, { 'content-type': 'text/event-stream' })
 }
 
 /** Accepts the request and sends nothing, not even headers; `release()` makes it answer "late". */
@@ -398,7 +418,7 @@ async function nextStep(
 async function perform(step: Step, request: ModelRequest, response: ServerResponse): Promise<void> {
   switch (step.type) {
     case 'answer':
-      if (request.body.stream === true) return streamAnswer(step, request, response)
+      if (request.body.stream === true && !step.whole) return streamAnswer(step, request, response)
       return answerWhole(step, request, response)
     case 'error':
       return sendJson(response, step.status, errorBody(step.error), step.headers)
@@ -440,7 +460,7 @@ async function streamAnswer(
     if (await endEarly(ending, request, response)) return
   }
   if (ending?.type !== 'unfinished') {
-    response.write(encode.finish(finishReasonOf(step)))
+    if (ending?.type !== 'unreasoned') response.write(encode.finish(finishReasonOf(step)))
     const usage = usageOf(step, request)
     if (usage && wantsUsage(request)) response.write(encode.usage(usage))
     response.write(DONE)
@@ -551,6 +571,11 @@ async function until(startedAt: number, index: number, step: AnswerStep): Promis
 
 function contentOf(content: AnswerContent): { text?: string | string[]; calls?: ScriptedCall[] } {
   return typeof content === 'string' || Array.isArray(content) ? { text: content } : content
+}
+
+function answerOf(step: Step): AnswerStep {
+  if (step.type === 'answer') return step
+  throw new Error(`A step of the type ${step.type} is no answer`)
 }
 
 function retryHeaders(after: RetryAfter | undefined): Record<string, string> {

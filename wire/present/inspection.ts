@@ -1,5 +1,6 @@
 import type { InspectedTurn, Inspection } from '../../store/inspection.ts'
-import { isTerminal } from '../run-status.ts'
+import type { AttemptFailure } from '../../store/rows.ts'
+import { isTerminal, type RunStatus } from '../run-status.ts'
 import { seconds, secondsOrNull } from '../time.ts'
 
 /** What the read of a single run tells beside the run: where it is, and what it waits for. */
@@ -12,6 +13,8 @@ export interface InspectionOfRun {
   queue_position: number | null
   /** Null once the run has ended. */
   activity: ActivityOfRun | null
+  /** Why a model did not answer, as long as it has not answered since: also of a run that has ended over it. */
+  last_failure: string | null
 }
 
 /** `since` in seconds, null where nobody wrote it down; `text` is for people. */
@@ -20,7 +23,8 @@ export type ActivityOfRun = { since: number | null; text: string } & (
   | { type: 'waiting_for_temporal' }
   | { type: 'waiting_for_worker' }
   | { type: 'asking_model'; model: string; last_failure: string | null }
-  | { type: 'waiting_to_retry'; model: string; last_failure: string }
+  /** `retry_at` in seconds, null where the provider did not say: then it is soon. */
+  | { type: 'waiting_to_retry'; model: string; last_failure: string; retry_at: number | null }
   | { type: 'running_tools'; tools: string[] }
   | { type: 'waiting_for_tool_outputs'; functions: string[] }
   | { type: 'cancelling' }
@@ -33,7 +37,15 @@ export function presentInspection(found: Inspection): InspectionOfRun {
     attempt: turn && turn.attempt,
     queue_position: found.queuePosition,
     activity: activityOf(found),
+    last_failure:
+      turn?.failure && isUnanswered(turn, found.run.status) ? turn.failure.message : null,
   }
+}
+
+/** Whether the model that was asked in a turn never answered; a run that is ended in the middle has a result as well. */
+function isUnanswered({ result }: InspectedTurn, status: RunStatus): boolean {
+  const isCutShort = status === 'failed' || status === 'expired' || status === 'cancelled'
+  return result === null || (result === 'ended' && isCutShort)
 }
 
 function activityOf(found: Inspection): ActivityOfRun | null {
@@ -105,15 +117,7 @@ function atWork({ turn, openCalls, openCallsSince }: Inspection): ActivityOfRun 
 
 function askingModel(turn: InspectedTurn): ActivityOfRun {
   const { model, attempt, failure, begunAt, failedAt } = turn
-  if (failure && failedAt && begunAt && failedAt >= begunAt) {
-    return {
-      type: 'waiting_to_retry',
-      model,
-      last_failure: failure.message,
-      since: seconds(failedAt),
-      text: `${failure.message} It is tried again (attempt ${attempt + 1}).`,
-    }
-  }
+  if (failure && failedAt && begunAt && failedAt >= begunAt) return failed(turn, failure, failedAt)
   const state = turn.isWriting ? `${model} is writing` : `${model} has been asked`
   const times = attempt > 1 ? ` (attempt ${attempt})` : ''
   const before = failure ? ` Before that: ${failure.message}` : ''
@@ -123,6 +127,28 @@ function askingModel(turn: InspectedTurn): ActivityOfRun {
     last_failure: failure && failure.message,
     since: secondsOrNull(begunAt),
     text: `${state}${times}.${before}`,
+  }
+}
+
+function failed(
+  { model, attempt }: InspectedTurn,
+  failure: AttemptFailure,
+  failedAt: Date,
+): ActivityOfRun {
+  const since = seconds(failedAt)
+  if (failure.is_final) {
+    return { type: 'waiting_for_worker', since, text: `${failure.message} It is not tried again.` }
+  }
+  const { retry_at_ms: retryAtMs } = failure
+  const at = retryAtMs === undefined ? null : new Date(Math.ceil(retryAtMs / 1000) * 1000)
+  const when = at ? ` at ${at.toISOString().replace('.000', '')}` : ''
+  return {
+    type: 'waiting_to_retry',
+    model,
+    last_failure: failure.message,
+    retry_at: secondsOrNull(at),
+    since,
+    text: `${failure.message} It is tried again${when} (attempt ${attempt + 1}).`,
   }
 }
 

@@ -26,9 +26,11 @@ export function messageEnd(
 ) {
   return {
     status: row.status,
-    incomplete_details: row.incomplete_reason
-      ? { reason: row.incomplete_reason as IncompleteReason }
-      : null,
+    // It may be known before the message ends.
+    incomplete_details:
+      row.status === 'incomplete' && row.incomplete_reason
+        ? { reason: row.incomplete_reason as IncompleteReason }
+        : null,
     incomplete_at: secondsOrNull(row.incomplete_at),
     completed_at: secondsOrNull(row.completed_at),
     // Checked at the edge, or written by us in the same shapes.

@@ -1,5 +1,6 @@
 import type { RunStepRow, ToolCallRow } from '../../store/rows.ts'
 import type { RunStep, ToolCall } from '../openai.ts'
+import { storable } from '../storable.ts'
 import { seconds, secondsOrNull } from '../time.ts'
 
 /** `expires_at` was on the live answers and not in the schema (spec D3). */
@@ -89,7 +90,8 @@ export function codeOf(args: string): string {
       'code' in parsed &&
       typeof parsed.code === 'string'
     ) {
-      return parsed.code
+      // Inside of JSON it was escaped, and so was kept as it is.
+      return storable(parsed.code)
     }
   } catch {
     // Models do write bare Python in place of JSON.

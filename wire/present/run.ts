@@ -75,10 +75,10 @@ export function presentRun(row: RunRow): RunObject {
   }
 }
 
-/** `max_steps` is ours. */
 /** One that waits for its thread has no deadline yet. */
 function hasDeadline({ status, holds_lock }: RunRow): boolean {
   return status === 'expired' || (!isTerminal(status) && (holds_lock || status === 'cancelling'))
 }
 
+/** `max_steps` is ours. */
 type IncompleteReason = NonNullable<Run.IncompleteDetails['reason']> | 'max_steps'
