@@ -27,6 +27,8 @@ export interface TurnDeltas extends Disposable {
 
 /** The least time between two writes of one process: NOTIFY serialises commits, so it must not come per token. */
 const intervalMs = 15
+/** A statement for a thousand turns takes longer than four for a quarter of them, and all wait for it. */
+const turnsAtOnce = 250
 /** How long a database that went away is waited for before the turns give up, to be attempted again later. */
 const outageMs = 30_000
 
@@ -66,8 +68,15 @@ export function createDeltaWriter(db: Db, events: EventLog, log: Logger): DeltaW
   }
 
   async function flush(): Promise<void> {
-    const batch = [...turns].filter((turn) => turn.pending.length > 0).map(takeBatch)
-    if (batch.length === 0) return
+    const waiting = [...turns].filter((turn) => turn.pending.length > 0)
+    for (let at = 0; at < waiting.length; at += turnsAtOnce) {
+      await flushSome(waiting.slice(at, at + turnsAtOnce).filter((turn) => turn.pending.length > 0))
+    }
+  }
+
+  async function flushSome(some: OpenTurn[]): Promise<void> {
+    if (some.length === 0) return
+    const batch = some.map(takeBatch)
     try {
       await write(batch)
     } catch (error) {

@@ -253,7 +253,7 @@ BEGIN
     SELECT * FROM unnest(p_runs, p_turns, p_fences, p_events, p_datas)
       WITH ORDINALITY AS i (run_id, turn, fence, event, data, ord)
   ), allowed AS (
-    SELECT i.* FROM input i
+    SELECT i.*, s.last_seq FROM input i
     JOIN run_streams s ON s.run_id = i.run_id AND s.closed_at IS NULL
     LEFT JOIN run_turns t ON t.run_id = i.run_id AND t.turn = i.turn
     WHERE i.turn IS NULL OR t.fence = i.fence
@@ -261,11 +261,11 @@ BEGIN
     UPDATE run_streams s SET last_seq = s.last_seq + c.n, closed_at = CASE WHEN p_close THEN now() END
     FROM (SELECT run_id, count(*)::integer AS n FROM allowed GROUP BY run_id) c
     WHERE s.run_id = c.run_id
-    RETURNING s.run_id, s.last_seq - c.n AS base
   ), numbered AS (
+    -- From what was read under the lock: a join with what is returned by the update would look through all for each.
     SELECT a.ord::integer AS ord, a.run_id, a.event, a.data,
-      (c.base + row_number() OVER (PARTITION BY a.run_id ORDER BY a.ord))::integer AS seq
-    FROM allowed a JOIN counted c ON c.run_id = a.run_id
+      (a.last_seq + row_number() OVER (PARTITION BY a.run_id ORDER BY a.ord))::integer AS seq
+    FROM allowed a
   ), inserted AS (
     INSERT INTO run_events (run_id, seq, event, data) SELECT run_id, seq, event, data FROM numbered
   ), entries AS (

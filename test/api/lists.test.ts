@@ -198,10 +198,10 @@ async function runs(): Promise<Listed> {
   return { ...listed, add: undefined }
 }
 
-/** The steps of a run whose model calls a tool that is not there, again and again, and gives up. */
+/** The steps of a run whose model calls tools that are not there, one after the other, and gives up. */
 async function steps(): Promise<Listed> {
   const { model } = server
-  for (let n = 0; n < 4; n += 1) model.script(call({ name: 'nothing', arguments: { n } }))
+  for (let n = 0; n < 4; n += 1) model.script(call({ name: `nothing_${n}`, arguments: {} }))
   const assistant = await api.make('/assistants', { model: 'm' })
   const run = await api.make('/threads/runs', { assistant_id: assistant.id })
   const threadId = String(run['thread_id'])

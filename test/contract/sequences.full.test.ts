@@ -11,6 +11,7 @@ const clients = {
   'npm openai 6': nodeClient('openai-6'),
   'npm openai 5': nodeClient('openai-5'),
   'npm openai 4': nodeClient('openai-4'),
+  'Python openai 3.54.0': pythonClient('3.54.0'),
   'Python openai 2.54.0': pythonClient('2.54.0'),
   'Python openai 1.109.1': pythonClient('1.109.1'),
 }

@@ -12,7 +12,6 @@ import {
 } from '../support/event-stream.ts'
 import { call, say } from '../support/model.ts'
 import { startServer, type TestServer } from '../support/server.ts'
-import { pythonClient } from './clients.ts'
 import {
   asks,
   begins,
@@ -21,7 +20,6 @@ import {
   functionSequences,
   goesOn,
   half,
-  inProgram,
   sequences,
   step,
   writes,
@@ -29,12 +27,9 @@ import {
 } from './sequences.ts'
 
 /**
- * The sequences of events that the original sent, each read without any client and by the helpers of the official ones. Deltas
+ * The sequences of events that the original sent, each read without any client and by the helpers of the newest npm client; all others are in sequences.full.test.ts. Deltas
  * that follow each other are one entry here: how a text is cut is the provider's business.
  */
-
-/** Undefined where the set-up found no Python. */
-const python = pythonClient('3.54.0')
 
 let server: TestServer
 let client: OpenAI
@@ -94,18 +89,6 @@ describe.each(sequences)('sequence $title', (sequence) => {
       await act(runs.data[0]?.id ?? '', threadId)
     }
     expect((await polled).status).toBe(status)
-  })
-
-  test.runIf(python)('as the handler of the Python client follows it', async () => {
-    server.model.script(answer())
-    expect(await inProgram(server, python, 'stream', { body, meanwhile })).toEqual([
-      { events, status, texts },
-    ])
-  })
-
-  test.runIf(python)('as create_and_poll of the Python client ends with it', async () => {
-    server.model.script(answer())
-    expect(await inProgram(server, python, 'poll', { body, meanwhile })).toEqual([status])
   })
 })
 
@@ -199,22 +182,6 @@ describe.each(functionSequences)('sequence $title', ({ inputs }) => {
       tool_outputs: outputsFor(waiting),
     })
     expect(over.status).toBe('completed')
-  })
-
-  test.runIf(python)('as the handlers of the Python client follow it', async () => {
-    server.model.script(callsOf(inputs), say('Rain.'))
-    expect(await inProgram(server, python, 'stream', { tools: [lookUp] })).toEqual([
-      { events: asks, status: 'requires_action', texts: [] },
-      { events: goesOn, status: 'completed', texts: ['Rain.'] },
-    ])
-  })
-
-  test.runIf(python)('as the polling helpers of the Python client end with it', async () => {
-    server.model.script(callsOf(inputs), say('Rain.'))
-    expect(await inProgram(server, python, 'poll', { tools: [lookUp] })).toEqual([
-      'requires_action',
-      'completed',
-    ])
   })
 })
 

@@ -102,7 +102,7 @@ export const sequences: Sequence[] = [
   {
     title: 'J, expired while it writes',
     answer: half,
-    body: { expires_after_seconds: 6 },
+    body: { expires_after_seconds: 3 },
     events: [
       ...begins,
       ...writes,
