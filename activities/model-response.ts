@@ -1,14 +1,21 @@
+import { createParser } from 'eventsource-parser'
+
 import type { ChatCompletionChunk } from '../wire/openai.ts'
 
 /** What an endpoint answers with, where it does not refuse. */
 export type ModelResponse =
-  /** An event stream. `isDone`: whether it has said so itself, once it is read. */
-  | { kind: 'stream'; response: Response; isDone(): boolean }
+  /** An event stream, some events at a time. */
+  | { kind: 'stream'; events: AsyncGenerator<ModelEvent[]> }
   /** A completion in one piece, from an endpoint that does not stream; here as a chunk that says it all. */
   | { kind: 'whole'; chunk: ChatCompletionChunk }
   | { kind: 'empty' }
   /** Anything else: the page of a login, or what is found under a wrong address. */
   | { kind: 'other'; type: string; beginning: string }
+
+export interface ModelEvent {
+  event?: string | undefined
+  data: string
+}
 
 /**
  * Reads as much of a response as tells what it is. Servers label what they send as they like, so its first characters have
@@ -27,7 +34,9 @@ export async function readResponse(response: Response, heard: () => void): Promi
     text = decoder.decode(value, { stream: true }).trimStart()
   }
   const isJson = text.startsWith('{')
-  if (!isJson && (type === 'text/event-stream' || eventLine.test(text))) return stream(head, pieces)
+  if (!isJson && (type === 'text/event-stream' || eventLine.test(text))) {
+    return { kind: 'stream', events: eventsOf(head, pieces) }
+  }
 
   const most = isJson ? mostJsonChars : mostChars
   while (text.length < most) {
@@ -50,27 +59,23 @@ const mostJsonChars = 64 * 1024 * 1024
 /** What is told of a page. */
 const mostChars = 200
 
-function stream(head: Uint8Array[], rest: Pieces): ModelResponse {
-  // The package that reads the events does not say whether it met the mark: the end of what it was given is kept.
-  let end = ''
-  function noted(piece: Uint8Array): Uint8Array {
-    end = end.slice(-doneMark.length) + Buffer.from(piece).toString('latin1')
-    return piece
+/** What the pieces hold, as they come: one step for all that a piece brings, since models send thousands of events. */
+async function* eventsOf(head: Uint8Array[], rest: Pieces): AsyncGenerator<ModelEvent[]> {
+  const decoder = new TextDecoder()
+  let events: ModelEvent[] = []
+  const parser = createParser({ onEvent: ({ event, data }) => void events.push({ event, data }) })
+  const taken = (text: string): ModelEvent[] => {
+    events = []
+    parser.feed(text)
+    return events
   }
-  async function* pieces() {
-    for (const piece of head) yield noted(piece)
-    for await (const piece of { [Symbol.asyncIterator]: () => rest }) yield noted(piece)
+  for (const piece of head) yield taken(decoder.decode(piece, { stream: true }))
+  for await (const piece of { [Symbol.asyncIterator]: () => rest }) {
+    yield taken(decoder.decode(piece, { stream: true }))
   }
-  return {
-    kind: 'stream',
-    response: new Response(ReadableStream.from(pieces())),
-    isDone: () => doneLine.test(end),
-  }
+  // Some servers leave out the empty line after the last one.
+  yield taken(`${decoder.decode()}\n\n`)
 }
-
-const doneMark = '\r\ndata: [DONE]'
-/** A line of its own: in what a model writes no line begins like this, since JSON has no line ends in its texts. */
-const doneLine = /(?:^|[\r\n])data: ?\[DONE\](?:[\r\n]|$)/
 
 /** A completion as a stranger says it: only what is looked at. */
 interface Completion {

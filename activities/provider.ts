@@ -1,6 +1,5 @@
 import { ApplicationFailure, ApplicationFailureCategory } from '@temporalio/common'
 import OpenAI, { APIConnectionError, APIError } from 'openai'
-import { Stream } from 'openai/streaming'
 
 import type { ModelRoute } from '../models.ts'
 import type { AttemptFailure } from '../store/rows.ts'
@@ -9,7 +8,7 @@ import type {
   ChatCompletionCreateParamsStreaming as ChatRequest,
 } from '../wire/openai.ts'
 import { storable } from '../wire/storable.ts'
-import { readResponse } from './model-response.ts'
+import { readResponse, type ModelEvent } from './model-response.ts'
 
 export interface Provider {
   /**
@@ -50,6 +49,7 @@ export function createProvider(idleTimeoutMs: number): Provider {
       const idle = new AbortController()
       const left = new AbortController()
       const timer = setTimeout(() => idle.abort(), idleTimeoutMs)
+      let ending: Promise<void> | undefined
       try {
         const client = clientFor(route)
         const response = await client.chat.completions
@@ -66,24 +66,31 @@ export function createProvider(idleTimeoutMs: number): Provider {
 
         let hasSaid = false
         let hasEnded = false
-        const chunks = Stream.fromSSEResponse<ChatCompletionChunk>(answer.response, left, client)
-        for await (const chunk of chunks) {
-          timer.refresh()
-          const [choice] = chunk.choices ?? []
-          hasSaid ||= choice !== undefined
-          hasEnded ||= Boolean(choice?.finish_reason)
-          yield chunk
+        for (;;) {
+          const { done, value: events } = await answer.events.next()
+          if (done) break
+          if (events.length > 0) timer.refresh()
+          for (const event of events) {
+            if (event.data === '[DONE]') {
+              // Some servers give no reason for their end, and only say that it is one.
+              if (!hasSaid) throw cutAnswer(route)
+              ending = endOf(answer.events)
+              return
+            }
+            const chunk = chunkOf(event, response.headers)
+            const [choice] = chunk.choices ?? []
+            hasSaid ||= choice !== undefined
+            hasEnded ||= Boolean(choice?.finish_reason)
+            yield chunk
+          }
         }
-        // The package ends the loop without a word when it is aborted.
-        if (idle.signal.aborted) throw new Error('aborted')
-        // Some servers give no reason for their end, and only say that it is one.
-        if (!hasEnded && !(hasSaid && answer.isDone())) throw cutAnswer(route)
+        if (!hasEnded) throw cutAnswer(route)
       } catch (error) {
         if (signal.aborted) return
         throw idle.signal.aborted ? silence(idleTimeoutMs, route) : providerError(error, route)
       } finally {
         clearTimeout(timer)
-        left.abort()
+        void (ending ?? Promise.resolve()).then(() => left.abort())
       }
     },
   }
@@ -153,6 +160,36 @@ export function failureOf(
     ...(error.isFiltered && { is_filtered: true }),
   }
   return { temporal, told }
+}
+
+const endMs = 1000
+
+/** A response that is read to its end leaves its connection to the next call; one that has none is not waited for. */
+async function endOf(events: AsyncGenerator<ModelEvent[]>): Promise<void> {
+  const timeout = new Promise<void>((resolve) => setTimeout(resolve, endMs).unref())
+  const rest = (async () => {
+    for await (const _ of events);
+  })()
+  await Promise.race([rest, timeout]).catch(() => {})
+}
+
+/** Throws what an event says that is no chunk. */
+function chunkOf({ event, data }: ModelEvent, headers: Headers): ChatCompletionChunk {
+  let said: ChatCompletionChunk & { error?: object }
+  try {
+    said = JSON.parse(data) as typeof said
+  } catch {
+    throw new APIError(
+      undefined,
+      { message: 'It sent an event that is no JSON' },
+      undefined,
+      headers,
+    )
+  }
+  if (event === 'error' || said.error) {
+    throw new APIError(undefined, said.error ?? said, undefined, headers)
+  }
+  return said
 }
 
 /** The answer ended without saying why: the connection was closed in the middle, politely. */

@@ -45,19 +45,22 @@ describe.each(sequences)('sequence $title', (sequence) => {
   const { answer, body = {}, meanwhile, events, status, texts } = sequence
   const act = (id: string, thread_id: string) => client.beta.threads.runs.cancel(id, { thread_id })
 
-  test('as frames', async () => {
+  test.each(['v2', 'v1'] as const)('as frames of %s', async (dialect) => {
     server.model.script(answer())
     const { threadId, assistantId } = await newThread(client)
-    const stream = await postStream(`${server.baseUrl}/threads/${threadId}/runs`, {
-      assistant_id: assistantId,
-      ...body,
-    })
+    const url = `${server.baseUrl}/threads/${threadId}/runs`
+    const asked = { assistant_id: assistantId, ...body }
+    const stream = await postStream(url, asked, dialect)
     if (meanwhile) {
       await stream.saw('thread.message.delta')
       await act(runIdOf(stream), threadId)
     }
-    expect(await namesOf(stream)).toEqual(events)
-    expect(await checkEvents(parsed(stream.frames))).toMatchObject({ runStatus: status, texts })
+    // v1 has no word for a run that is incomplete: its documents say that it is complete.
+    const inDialect = (name: string): string =>
+      dialect === 'v1' ? name.replace(/^(thread\.run\.)?incomplete$/, '$1completed') : name
+    expect(await namesOf(stream)).toEqual(events.map(inDialect))
+    const checked = await checkEvents(parsed(stream.frames))
+    expect(checked).toMatchObject({ runStatus: inDialect(status), texts })
   })
 
   test('as runs.stream follows it', async () => {

@@ -19,13 +19,17 @@ export interface RawStream {
 }
 
 /** Posts and reads the stream of events without any client of anybody's. */
-export async function postStream(url: string, body: object): Promise<RawStream> {
+export async function postStream(
+  url: string,
+  body: object,
+  dialect: 'v1' | 'v2' = 'v2',
+): Promise<RawStream> {
   const response = await fetch(url, {
     method: 'POST',
     headers: {
       authorization: 'Bearer test',
       'content-type': 'application/json',
-      'openai-beta': 'assistants=v2',
+      'openai-beta': `assistants=${dialect}`,
     },
     body: JSON.stringify({ ...body, stream: true }),
   })

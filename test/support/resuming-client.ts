@@ -22,13 +22,16 @@ export async function readWithCuts(
   const until = performance.now() + patienceMs
   let text = ''
   let lastId = '0'
+  let most = mostBytes
   for (let cuts = 0; ; cuts += 1) {
-    const limit = 1 + random.integer(mostBytes)
+    const limit = 1 + random.integer(most)
     const received = await receive(`${baseUrl()}${path}/events`, lastId, limit)
     const frames = (received?.match(/[^]*?\n\n/g) ?? []).map((frame) =>
       frame.replace(/^:.*\n/gm, ''),
     )
     text += frames.join('')
+    // A frame may be longer than that.
+    most = frames.length > 0 || received === undefined ? mostBytes : 2 * most
     lastId = frames.findLast((frame) => frame.startsWith('id: '))?.match(/\d+/)?.[0] ?? lastId
     if (text.endsWith('event: done\ndata: [DONE]\n\n')) return { text, cuts }
     if (performance.now() > until)
