@@ -1,4 +1,5 @@
 import { loadClientConnectConfig } from '@temporalio/envconfig'
+import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
 
@@ -12,7 +13,11 @@ const Roles = z.enum(['all', 'api', 'worker'])
 const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback)
 const seconds = (fallback: number, max: number) =>
   z.coerce.number().positive().max(max).default(fallback)
+const whole = (fallback: number, min: number, max: number) =>
+  z.coerce.number().int().min(min).max(max).default(fallback)
 const url = z.url({ protocol: /^https?$/ }).transform((value) => value.replace(/\/+$/, ''))
+
+const allowed = 'must be host:port, or several with commas, as in api.example.com:443'
 
 const Env = z.object({
   ROLE: Roles.default('all'),
@@ -52,6 +57,23 @@ const Env = z.object({
   MODEL_IDLE_TIMEOUT_S: seconds(120, 3600),
   MODEL_ATTEMPTS: z.coerce.number().int().min(1).max(100).default(6),
 
+  SANDBOX_PROVIDER: z.enum(['auto', 'docker', 'bubblewrap', 'runsc', 'none']).default('auto'),
+  SANDBOX_ROOT: z.string().optional(),
+  SANDBOX_IMAGE: z.string().optional(),
+  SANDBOX_MEMORY_MB: whole(512, 256, 1_048_576),
+  SANDBOX_CPUS: z.coerce.number().min(0.1).max(1024).default(1),
+  SANDBOX_PROCESSES: whole(128, 16, 32_768),
+  SANDBOX_DISK_MB: whole(1024, 1, 1_048_576),
+  SANDBOX_TIMEOUT_S: seconds(120, 86_400),
+  SANDBOX_IDLE_S: seconds(3600, 30 * 86_400),
+  SANDBOX_POOL: whole(1, 0, 100),
+  SANDBOX_MAX: whole(32, 1, 10_000),
+  SANDBOX_ALLOW: z
+    .string()
+    .transform((list) => list.split(',').map((entry) => entry.trim()))
+    .pipe(z.array(z.string().regex(/^[^/:\s]+:\d+$/, allowed)))
+    .optional(),
+
   RUN_EXPIRES_S: seconds(600, 90 * 86_400),
   RUN_MAX_STEPS: z.coerce.number().int().min(1).max(1000).default(50),
   RECONCILE_S: seconds(60, 3600),
@@ -60,6 +82,8 @@ const Env = z.object({
   // What local/setup.mjs found; not for people.
   LONGRUN_TEMPORAL_CLI: z.string().optional(),
   LONGRUN_CHROMA: z.string().optional(),
+  LONGRUN_CACHE: z.string().optional(),
+  XDG_CACHE_HOME: z.string().optional(),
   OPENAI_API_KEY: z.string().optional(),
 })
 
@@ -82,6 +106,7 @@ export function loadConfig(env: NodeJS.ProcessEnv) {
   }
   return {
     files: filesOf(e),
+    sandbox: sandboxOf(e),
     role: e.ROLE,
     host: e.HOST,
     port: e.PORT,
@@ -141,6 +166,39 @@ function filesOf(e: z.infer<typeof Env>) {
             endpoint: e.FILES_S3_ENDPOINT,
             credentials: id && key ? { accessKeyId: id, secretAccessKey: key } : undefined,
           },
+  }
+}
+
+const megabyte = 1024 * 1024
+
+function sandboxOf(e: z.infer<typeof Env>) {
+  const { SANDBOX_PROVIDER: provider, SANDBOX_ROOT: directory, SANDBOX_IMAGE: image } = e
+  if (directory !== undefined && image !== undefined) {
+    throw new Error('SANDBOX_ROOT and SANDBOX_IMAGE are both set: set the one that is meant')
+  }
+  if (image !== undefined && (provider === 'bubblewrap' || provider === 'runsc')) {
+    throw new Error(
+      `SANDBOX_IMAGE is for docker, and SANDBOX_PROVIDER is ${provider}: set SANDBOX_PROVIDER to docker, or SANDBOX_ROOT in place of the image`,
+    )
+  }
+  return {
+    provider,
+    root: {
+      cacheDir: e.LONGRUN_CACHE ?? join(e.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'longrun'),
+      directory,
+      image,
+    },
+    limits: {
+      memoryBytes: e.SANDBOX_MEMORY_MB * megabyte,
+      cpus: e.SANDBOX_CPUS,
+      processes: e.SANDBOX_PROCESSES,
+      diskBytes: e.SANDBOX_DISK_MB * megabyte,
+    },
+    cellTimeoutMs: e.SANDBOX_TIMEOUT_S * 1000,
+    idleMs: e.SANDBOX_IDLE_S * 1000,
+    warmSpares: e.SANDBOX_POOL,
+    maxSessions: e.SANDBOX_MAX,
+    network: e.SANDBOX_ALLOW ? { allow: e.SANDBOX_ALLOW } : ('none' as const),
   }
 }
 

@@ -1,5 +1,5 @@
 import { Context } from '@temporalio/activity'
-import { ApplicationFailure, CancelledFailure } from '@temporalio/common'
+import { ApplicationFailure } from '@temporalio/common'
 
 import { UnknownModelError } from '../models.ts'
 import { FencedError } from '../store/delta-writer.ts'
@@ -7,9 +7,8 @@ import type { RunRow, TurnResult } from '../store/rows.ts'
 import type { ClaimedTurn, TurnCall, TurnEnd } from '../store/turns.ts'
 import type { CallUsage } from '../store/usage.ts'
 import { countTokens } from '../tokens.ts'
-import { codeOf } from '../wire/present/run-step.ts'
 import type { RunStatus } from '../wire/run-status.ts'
-import { createAnswer, isWholeJson, type Addition, type Answer } from './answer.ts'
+import { createAnswer, isWholeJson, type Answer } from './answer.ts'
 import { metBudget } from './budget.ts'
 import { countedCall, type CountedCall } from './counted-call.ts'
 import type { ChatCompletionChunk } from '../wire/openai.ts'
@@ -20,7 +19,9 @@ import { prepare } from './prepare.ts'
 import { builtInTool, declaresFunction, offeredTools } from './prompt.ts'
 import { createProvider, failureOf, ProviderError } from './provider.ts'
 import { mostRefusedTurns, refusedAgain } from './refused-calls.ts'
+import { stopSignal, type StopReason, type StopSignal } from './stop-signal.ts'
 import { argumentsMisfit, strictSchema } from './tool-arguments.ts'
+import { createTurnWriter, type TurnWriter } from './turn-writer.ts'
 
 export interface ModelTurnInput {
   runId: string
@@ -52,6 +53,7 @@ export function createModelTurn(deps: Deps) {
 
     const answer = createAnswer(turn.run.parallel_tool_calls ? Infinity : 1)
     let call: CountedCall | undefined
+    let writer: TurnWriter | undefined
     try {
       const route = await models.resolve(turn.model)
       const prepared = await prepare(deps, turn, route)
@@ -63,25 +65,25 @@ export function createModelTurn(deps: Deps) {
       call = counted
       // Once the request is on its way, so that the first token does not wait for it.
       setImmediate(() => counted.begin())
-      await listen(
-        provider.stream(route, prepared.request, stop.signal),
-        answer,
-        emitter(turn, counted),
-      )
+      writer = createTurnWriter(turn, counted, prepared.marks)
+      await listen(provider.stream(route, prepared.request, stop.signal), answer, writer)
       if (!stop.signal.aborted) {
         endedWell(answer)
         const used = await call.used(answer)
         await prepared.kept
-        return await settle(turn, turnEnd(turn, answer, used))
+        writer.end()
+        return await settle(turn, turnEnd(turn, answer, writer, used))
       }
     } catch (error) {
+      writer?.end()
       await turn.written()
       if (error instanceof FencedError) stop.because('replaced')
       const usage = answer.usage()
       const used = usage && call?.told(usage)
       if (!stop.signal.aborted) throw await asFailure(error, turn, context.info, used)
     }
-    return stopped(turn, stop.signal.reason as StopReason, () => usedSoFar(answer, call))
+    writer?.end()
+    return stopped(turn, stop.signal.reason as TurnStop, () => usedSoFar(answer, call))
   }
 
   /** Keeps the turn; a run whose model only makes the same mistake again fails here, before all its turns are spent on it. */
@@ -106,7 +108,7 @@ export function createModelTurn(deps: Deps) {
   /** The turn was stopped in the middle; what the model wrote until then is kept. */
   async function stopped(
     turn: ClaimedTurn,
-    reason: StopReason,
+    reason: TurnStop,
     used: () => Promise<CallUsage | undefined>,
   ): Promise<TurnResult> {
     switch (reason) {
@@ -132,46 +134,29 @@ export function createModelTurn(deps: Deps) {
   }
 }
 
-type StopReason = 'cancelled' | 'expired' | 'replaced' | 'shutdown' | 'unwritten'
+type TurnStop = StopReason | 'expired' | 'unwritten'
 
-interface Stopper extends Disposable {
-  /** Aborts with a `StopReason`. */
-  signal: AbortSignal
-  because(reason: StopReason): void
+interface Stopper extends StopSignal<TurnStop> {
   watch(turn: ClaimedTurn): void
 }
 
-/** Everything that may stop a turn, as one signal; the first reason stands. */
+/** Everything that may stop a turn, as one signal. */
 function stopper(context: Context, onControl: (act: () => void) => Disposable): Stopper {
-  const abort = new AbortController()
-  const stopFor = (reason: StopReason) => () => abort.abort(reason)
-  const control = onControl(stopFor('cancelled'))
-  // Read once, here: in a listener the context would be gone.
-  const temporal = context.cancellationSignal
-  const onTemporal = (): void => {
-    const reason: unknown = temporal.reason
-    const name = reason instanceof CancelledFailure ? reason.message : ''
-    if (name === 'WORKER_SHUTDOWN') abort.abort('shutdown' satisfies StopReason)
-    else abort.abort((name === 'CANCELLED' ? 'cancelled' : 'replaced') satisfies StopReason)
-  }
-  temporal.addEventListener('abort', onTemporal)
+  const stop = stopSignal<TurnStop>(context, onControl)
   let deadline: NodeJS.Timeout | undefined
   return {
-    signal: abort.signal,
-    because: (reason) => abort.abort(reason),
+    ...stop,
     watch({ run, lost }) {
-      deadline = setLongTimeout(stopFor('expired'), run.expires_at.getTime() - Date.now())
-      const onLost = (): void => {
-        const isReplaced = lost.reason instanceof FencedError
-        abort.abort((isReplaced ? 'replaced' : 'unwritten') satisfies StopReason)
-      }
+      const remainingMs = run.expires_at.getTime() - Date.now()
+      deadline = setLongTimeout(() => stop.because('expired'), remainingMs)
+      const onLost = (): void =>
+        stop.because(lost.reason instanceof FencedError ? 'replaced' : 'unwritten')
       if (lost.aborted) onLost()
       else lost.addEventListener('abort', onLost)
     },
     [Symbol.dispose]() {
-      control[Symbol.dispose]()
       clearTimeout(deadline)
-      temporal.removeEventListener('abort', onTemporal)
+      stop[Symbol.dispose]()
     },
   }
 }
@@ -192,10 +177,10 @@ async function usedSoFar(
 async function listen(
   chunks: AsyncIterable<ChatCompletionChunk>,
   answer: Answer,
-  emit: (addition: Addition) => Promise<void>,
+  writer: TurnWriter,
 ): Promise<void> {
   for await (const chunk of chunks) {
-    for (const addition of answer.read(chunk)) await emit(addition)
+    for (const addition of answer.read(chunk)) await writer.add(addition)
   }
 }
 
@@ -203,44 +188,10 @@ function endedWell(answer: Answer): void {
   if (answer.finishReason() === 'content_filter') throw filtered()
 }
 
-/** Says to the turn what the model adds; steps and messages begin with the first thing that is in them. */
-function emitter(turn: ClaimedTurn, call: CountedCall): (addition: Addition) => Promise<void> {
-  let hasMessage = false
-  let hasTools = false
-  const types: TurnCall['type'][] = []
-  return async (addition) => {
-    switch (addition.kind) {
-      case 'text':
-        if (!hasMessage) await turn.openMessage(await call.asked())
-        hasMessage = true
-        turn.pushText(addition.index, addition.type, addition.text, addition.first)
-        return
-      case 'call': {
-        if (!hasTools) await turn.openToolStep(await call.asked())
-        hasTools = true
-        const { index, name } = addition
-        const type = builtInTool(name, offeredTools(turn.run)) ?? 'function'
-        types[index] = type
-        turn.pushCall(index, { id: turn.callId(index), type, name })
-        return
-      }
-      case 'arguments': {
-        const type = types[addition.index] ?? 'function'
-        // What our own tools are asked for is JSON around what clients are shown: that goes out once it is whole.
-        if (type === 'function') turn.pushArguments(addition.index, type, addition.text)
-        return
-      }
-      default:
-        addition satisfies never
-    }
-  }
-}
-
 /** The turn as it is kept. */
-function turnEnd(turn: ClaimedTurn, answer: Answer, used: CallUsage): TurnEnd {
+function turnEnd(turn: ClaimedTurn, answer: Answer, writer: TurnWriter, used: CallUsage): TurnEnd {
   const calls = answer.calls().map((call, index): TurnCall => {
     const type = builtInTool(call.name, offeredTools(turn.run)) ?? 'function'
-    if (type === 'code_interpreter') turn.pushArguments(index, type, codeOf(call.arguments))
     const wrong = whatIsWrong(call, turn.run)
     return {
       id: turn.callId(index),
@@ -255,7 +206,7 @@ function turnEnd(turn: ClaimedTurn, answer: Answer, used: CallUsage): TurnEnd {
   // Only what would need another model call meets the budget: an answer that is whole stays one.
   const met = calls.length > 0 ? metBudget(turn.run, turn.spent, used.usage) : undefined
   const incomplete = isCut ? 'max_completion_tokens' : met
-  return { content: answer.content(), calls, used, isCut, incomplete }
+  return { content: writer.annotated(answer.content()), calls, used, isCut, incomplete }
 }
 
 /** A call that cannot be carried out is answered at once: the model sees what was wrong and may mend it. */

@@ -1,10 +1,12 @@
 import type { ModelRoute } from '../models.ts'
+import { usesCode } from '../store/code-files.ts'
 import type { NewCut } from '../store/context.ts'
 import type { Store } from '../store/index.ts'
-import type { RunRow } from '../store/rows.ts'
+import type { Json, RunRow } from '../store/rows.ts'
 import type { ClaimedTurn } from '../store/turns.ts'
 import type { ChatCompletionCreateParamsStreaming as ChatRequest } from '../wire/openai.ts'
 import { metBudget } from './budget.ts'
+import { linksTo, noFiles } from './code-links.ts'
 import type { Deps } from './index.ts'
 import { keptParts, type EarlierCut, type Kept } from './context.ts'
 import { readImages } from './images.ts'
@@ -16,6 +18,8 @@ import { readParts, type PromptParts, type PromptRound, type SizedMessage } from
 export type Prepared =
   | {
       request: ChatRequest
+      /** What stands in the model's text for an annotation, and that annotation. */
+      marks: ReadonlyMap<string, Json>
       /** About how many tokens the prompt has; counted when it is called for, piece by piece. */
       promptTokens(): Promise<number>
       /** Resolves once the run says what its prompt leaves out; to be awaited before the turn is kept. */
@@ -38,7 +42,8 @@ export async function prepare(
 
   const view = { threadId: run.thread_id, runId: run.id }
   const rounds = number === 0 ? [] : roundsOf(await store.context.own(run.id))
-  const settings = settingsPiece(run, route)
+  const dataFiles = usesCode(run) ? await store.codeFiles.of(run) : noFiles
+  const settings = settingsPiece({ run, route, dataFiles })
   const room = Math.min(roomOf(route.contextSize, completionTokens), promptTokens ?? Infinity)
   const parts = await readParts(store, {
     view,
@@ -73,7 +78,9 @@ export async function prepare(
       rounds: shown.rounds,
       images,
       completionTokens,
+      dataFiles,
     }),
+    marks: linksTo(dataFiles),
     promptTokens: async () =>
       (await countPieces(pieces)).reduce((total, tokens) => total + tokens, 0),
     kept: isSaid(run, cut)

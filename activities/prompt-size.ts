@@ -1,8 +1,8 @@
 import type { ThreadMessage } from '../store/context.ts'
-import type { ContentPart, RunRow } from '../store/rows.ts'
+import type { ContentPart } from '../store/rows.ts'
 import type { ModelRoute } from '../models.ts'
 import { countEach, mostTokens, type KeyedText } from '../tokens.ts'
-import { declarations, type Round } from './prompt.ts'
+import { declarations, type PromptInput, type Round } from './prompt.ts'
 
 /** A piece of a prompt: its text, and the tokens that it has beside it. */
 export interface Piece extends KeyedText {
@@ -17,10 +17,10 @@ const tokensOfImage = { low: 85, other: 765 }
 const tokensOfNoImage = 16
 
 /** What every prompt of the run has: instructions, tools, the form of the answer. */
-export function settingsPiece(run: RunRow, route: ModelRoute): Piece {
-  const { tools = [], response_format = '' } = declarations(run, route)
+export function settingsPiece(given: Pick<PromptInput, 'run' | 'route' | 'dataFiles'>): Piece {
+  const { tools = [], response_format = '' } = declarations(given)
   const text = [
-    run.instructions ?? '',
+    given.run.instructions ?? '',
     ...tools.map((tool) => JSON.stringify(tool)),
     JSON.stringify(response_format),
   ]

@@ -1,4 +1,5 @@
 import type { ModelRoute } from '../models.ts'
+import type { DataFiles } from '../store/code-files.ts'
 import type { OwnMessage, ThreadMessage } from '../store/context.ts'
 import type { ContentPart, FunctionTool, RunRow, ToolCallRow, ToolRow } from '../store/rows.ts'
 import type {
@@ -20,6 +21,8 @@ export interface PromptInput {
   images: ReadonlyMap<string, ShownImage>
   /** The most that the model may write; null where nobody has said. */
   completionTokens: number | null
+  /** What lies in /mnt/data for its code. */
+  dataFiles: DataFiles
 }
 
 /** One turn of the run that has been: what the model wrote and called, and all outputs of that. */
@@ -38,7 +41,7 @@ export type ShownImage = { url: string } | { missing: string }
 export function chatRequest(input: PromptInput): ChatRequest {
   const { run, route, turn, completionTokens } = input
   const { quirks } = route
-  const { tools, response_format } = declarations(run, route)
+  const { tools, response_format } = declarations(input)
   const said = withInstructions(run.instructions, quirks.system_role, [
     ...input.thread.flatMap((message) => threadMessage(message, input)),
     ...input.rounds.flatMap(({ messages }) => messages),
@@ -70,14 +73,20 @@ export function chatRequest(input: PromptInput): ChatRequest {
 }
 
 /** What goes with every prompt of the run beside its messages. */
-export function declarations(
-  run: RunRow,
-  { quirks }: ModelRoute,
-): Pick<ChatRequest, 'tools' | 'response_format'> {
+export function declarations({
+  run,
+  route: { quirks },
+  dataFiles,
+}: Pick<PromptInput, 'run' | 'route' | 'dataFiles'>): Pick<
+  ChatRequest,
+  'tools' | 'response_format'
+> {
   const tools = offeredTools(run)
   const format = run.response_format
   return {
-    ...(tools.length > 0 && { tools: tools.map((tool) => chatTool(tool, quirks.no_strict)) }),
+    ...(tools.length > 0 && {
+      tools: tools.map((tool) => chatTool(tool, quirks.no_strict, dataFiles)),
+    }),
     ...(typeof format === 'object' &&
       !quirks.no_response_format && {
         response_format: format as unknown as ChatRequest['response_format'],
@@ -95,8 +104,10 @@ const builtIn: Record<'code_interpreter' | 'file_search', FunctionTool> = {
   code_interpreter: {
     name: 'code_interpreter',
     description:
-      'Runs Python in a sandbox that keeps its state, and returns what it prints and the value of the last expression. ' +
-      'Files are in /mnt/data.',
+      'Runs Python in a sandbox that keeps its state between calls, and returns what it prints and the value of the last ' +
+      'expression. numpy, pandas, matplotlib, scipy, scikit-learn, Pillow, openpyxl, python-docx, python-pptx, pypdf and ' +
+      'reportlab are there; there is no internet. Figures are shown to the user. Files are in /mnt/data: what you write ' +
+      'there the user gets by a link such as [report.csv](sandbox:/mnt/data/report.csv).',
     parameters: {
       type: 'object',
       properties: { code: { type: 'string', description: 'The Python code to run.' } },
@@ -132,10 +143,22 @@ export function declaresFunction(name: string, tools: ToolRow[]): boolean {
   return tools.some((tool) => tool.type === 'function' && tool.function.name === name)
 }
 
-function chatTool(tool: ToolRow, withoutStrict: boolean): ChatTool {
-  if (tool.type !== 'function') return { type: 'function', function: builtIn[tool.type] }
+function chatTool(tool: ToolRow, withoutStrict: boolean, dataFiles: DataFiles): ChatTool {
+  if (tool.type === 'code_interpreter') {
+    const declared = builtIn.code_interpreter
+    const description = `${declared.description}${listed(dataFiles)}`
+    return { type: 'function', function: { ...declared, description } }
+  }
+  if (tool.type === 'file_search') return { type: 'function', function: builtIn.file_search }
   const { strict: _strict, ...rest } = tool.function
   return { type: 'function', function: withoutStrict ? rest : tool.function }
+}
+
+/** So that a model need not look around first; what it has written itself it knows from its own calls, or finds there. */
+function listed({ given }: DataFiles): string {
+  if (given.length === 0) return ''
+  const files = given.map(({ name, id }) => `${JSON.stringify(name)} (also as ${id})`)
+  return ` The user's files there: ${files.join(', ')}.`
 }
 
 function toolChoice(choice: RunRow['tool_choice']): ChatRequest['tool_choice'] {

@@ -1,23 +1,104 @@
-import { Context } from '@temporalio/activity'
+import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { ToolCallRow } from '../store/rows.ts'
+import { Context } from '@temporalio/activity'
+import { ApplicationFailure } from '@temporalio/common'
+
+import type { RunRow, ToolCallRow } from '../store/rows.ts'
 import type { ToolResult } from '../store/tool-calls.ts'
+import { workerLost } from '../wire/failures.ts'
+import { createCodeInterpreter } from './code-interpreter.ts'
+import { taskQueueOf } from './code-host.ts'
 import { heartbeating } from './heartbeat.ts'
 import type { Deps } from './index.ts'
+import { stopSignal } from './stop-signal.ts'
+
+export interface ToolInput {
+  runId: string
+  callId: string
+  /** Hosts of sandboxes that were lost under this call. */
+  avoid: string[]
+}
+
+/** `elsewhere`: the host that has the thread's sandbox is to be asked, by its own task queue. */
+export type ToolOutcome =
+  | { kind: 'done' }
+  | { kind: 'elsewhere'; hostId: string; taskQueue: string }
 
 /** Carries out one call of a tool that is ours. Whatever goes wrong with the tool is told to the model, as its output. */
-export function createRunTool({ store }: Deps) {
-  return async function runTool(input: { runId: string; callId: string }): Promise<void> {
-    using _ = heartbeating(Context.current(), store.events)
-    const call = await store.toolCalls.claim(input.callId)
+export function createRunTool({ store, code }: Deps) {
+  const runCode = code.host && createCodeInterpreter(store, code.host)
+
+  return async function runTool(input: ToolInput): Promise<ToolOutcome> {
+    const context = Context.current()
+    using _ = heartbeating(context, store.events)
+    using stop = stopSignal(context, (act) => store.events.onControl(input.runId, act))
+    const claimed = await store.toolCalls.claim(input.callId)
     // A call that is gone went with its thread; one with an output was carried out by an earlier attempt.
-    if (!call || call.output !== null) return
-    await store.toolCalls.finish(call, carryOut(call))
+    if (!claimed || claimed.call.output !== null) return { kind: 'done' }
+    const { call } = claimed
+    if (call.type !== 'code_interpreter') {
+      await store.toolCalls.finish(call, unavailable(call, 'it is not available on this server'))
+      return { kind: 'done' }
+    }
+    // Awaited here, or what is disposed above would be disposed at once.
+    return await codeCall(input.avoid, claimed, stop.signal)
+  }
+
+  async function codeCall(
+    avoid: string[],
+    claimed: Claimed,
+    signal: AbortSignal,
+  ): Promise<ToolOutcome> {
+    const self = code.host?.id
+    const { run } = claimed
+    let { call } = claimed
+    for (;;) {
+      const lost = call.begun && call.begun.host_id !== self ? [call.begun.host_id] : []
+      const lease = await store.sandboxes.lease(run.thread_id, { self, avoid: [...avoid, ...lost] })
+      if ('none' in lease) {
+        const isBuilding = lease.none.some(({ kind }) => kind === 'building')
+        if (isBuilding && !signal.aborted) {
+          await sleep(waitMs, undefined, { signal }).catch(() => {})
+          continue
+        }
+        if (signal.aborted) throwStopped(signal)
+        const reasons = lease.none.flatMap((state) => (state.kind === 'failed' ? [state.why] : []))
+        await store.toolCalls.finish(call, unavailable(call, reasons[0] ?? code.unavailable))
+        return { kind: 'done' }
+      }
+      const { hostId } = lease
+      if (hostId !== self || !runCode) {
+        return { kind: 'elsewhere', hostId, taskQueue: taskQueueOf(hostId) }
+      }
+      const remainingMs = run.expires_at.getTime() - Date.now()
+      const timeoutMs = Math.max(1, Math.min(code.timeoutMs, remainingMs))
+      if (await runCode({ call, run, timeoutMs, signal })) return { kind: 'done' }
+      // The lease was lost meanwhile, or the thread; whoever has taken the call over goes on with it.
+      if (signal.aborted) throwStopped(signal)
+      const now = await store.toolCalls.claim(call.id)
+      if (!now || now.call.output !== null) return { kind: 'done' }
+      call = now.call
+    }
   }
 }
 
-function carryOut(call: ToolCallRow): ToolResult {
-  const output = `Error: the tool ${call.name} is not available on this server. Answer without it.`
+interface Claimed {
+  call: ToolCallRow
+  run: RunRow
+}
+
+/** A sandbox that is being built for the first time takes minutes. */
+const waitMs = 500
+
+function throwStopped(signal: AbortSignal): never {
+  throw ApplicationFailure.nonRetryable(
+    `The tool was stopped: ${String(signal.reason)}`,
+    workerLost,
+  )
+}
+
+function unavailable(call: ToolCallRow, why: string): ToolResult {
+  const output = `Error: the tool ${call.name} cannot be used: ${why}. Answer without it.`
   return {
     output,
     outputs: call.type === 'code_interpreter' ? [{ type: 'logs', logs: output }] : [],

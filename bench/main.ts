@@ -2,6 +2,7 @@ import { latency } from './latency.ts'
 import { lists } from './lists.ts'
 import { parked } from './parked.ts'
 import { runs } from './runs.ts'
+import { sandbox } from './sandbox.ts'
 import { streams } from './streams.ts'
 
 /**
@@ -14,6 +15,7 @@ const benchmarks: Record<string, (args: string[], stop: AbortSignal) => Promise<
   runs,
   parked,
   streams,
+  sandbox,
 }
 
 const [name = '', ...args] = process.argv.slice(2)

@@ -66,6 +66,9 @@ export function openEngine(options: EngineOptions): Engine {
     every(options.reconcileMs, log, 'the retention of events', () =>
       options.store.eventRetention.prune(),
     ),
+    every(options.reconcileMs, log, 'the sweep of sandbox hosts', () =>
+      options.store.sandboxes.sweep(),
+    ),
     every(options.reconcileMs, log, 'the sweep of files', async () => {
       await options.store.uploads.sweep()
       await options.store.files.sweep()

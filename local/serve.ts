@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { NativeConnection } from '@temporalio/worker'
@@ -11,6 +12,7 @@ import type { Logger } from '../log.ts'
 import type { Models } from '../models.ts'
 import { openBlobs } from '../store/blobs.ts'
 import { openStore, type Store } from '../store/index.ts'
+import { openCode } from '../worker/code.ts'
 import { startWorker, type RunWorker } from '../worker/index.ts'
 import { prepareNamespace } from './temporal.ts'
 
@@ -59,6 +61,16 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
     )
   }
 
+  const code =
+    config.role === 'api'
+      ? undefined
+      : stack.use(
+          await openCode(
+            store,
+            { ...config.sandbox, stateDir: join(config.dataDir, 'sandbox') },
+            log,
+          ),
+        )
   const stopping = new AbortController()
   let connection: NativeConnection | undefined
   let worker: RunWorker | undefined
@@ -72,13 +84,14 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
     while (connection && !stopping.signal.aborted) {
       try {
         await prepareNamespace(connection, namespace)
-        if (config.role === 'api') return ready.resolve()
+        if (!code) return ready.resolve()
         while (isSilent(store) && !stopping.signal.aborted) await pause(1000, stopping.signal)
         worker = await startWorker({
           connection,
           namespace,
           taskQueue,
           store,
+          code,
           models: outside.models,
           log,
           modelIdleTimeoutMs: config.models.idleTimeoutMs,

@@ -45,6 +45,10 @@ async function main() {
       const chroma = ensureChroma(node, packages)
       steps.push(chroma.then((spec) => (env.LONGRUN_CHROMA = JSON.stringify(spec))))
     }
+    if (needsSandboxRoot()) {
+      const begin = purpose === 'test' ? buildSandboxRoot : beginSandboxRoot
+      steps.push(node.then(begin))
+    }
   }
   if (purpose === 'test') {
     const sdks = path.join(root, 'test', 'sdks')
@@ -363,6 +367,45 @@ async function usableBinding(node, packages) {
     fs.writeFileSync(note, loads)
   }
   return readOr(note, '') === 'loads' ? dir : undefined
+}
+
+// ------------------------------------------------------------------------------------------------ the code interpreter
+
+const sandboxBuilder = path.join(root, 'local', 'sandbox-root.ts')
+const builderEnv = { ...process.env, LONGRUN_CACHE: cache }
+
+function needsSandboxRoot() {
+  const { SANDBOX_PROVIDER: provider, SANDBOX_IMAGE: image } = process.env
+  return process.platform === 'linux' && provider !== 'none' && !image
+}
+
+/** Has the sandbox's root built beside the server: done when its state can be read, however long the work takes. */
+async function beginSandboxRoot(node) {
+  // Nobody's child, since the program that we become does not know of it.
+  const shell = spawn('sh', ['-c', '"$@" &', 'sh', node, sandboxBuilder], {
+    cwd: root,
+    env: builderEnv,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  await new Promise((resolve) => {
+    shell.once('error', resolve)
+    shell.stdout.once('data', resolve).once('close', resolve)
+    setTimeout(resolve, 3_000).unref()
+  })
+  shell.stdout.destroy()
+}
+
+/** Tests need the root itself. */
+async function buildSandboxRoot(node) {
+  try {
+    await task('Building the Python of the code interpreter (half a minute, once)', () =>
+      run(node, [sandboxBuilder, '--wait'], { cwd: root, env: builderEnv }),
+    )
+  } catch (error) {
+    if (stopping) throw error
+    say(`The tests of the code interpreter will be left out. ${error.message}`)
+  }
 }
 
 // ------------------------------------------------------------------------------------------------ Python

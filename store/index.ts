@@ -4,6 +4,7 @@ import { settlePlace } from './blob-place.ts'
 import { noBlobs, type Blobs } from './blobs.ts'
 import { createAssistantFiles, type AssistantFiles } from './assistant-files.ts'
 import { createAssistants, type Assistants } from './assistants.ts'
+import { createCodeFiles, type CodeFiles } from './code-files.ts'
 import { createContext, type ContextStore } from './context.ts'
 import { openDb, type Db } from './db.ts'
 import { openEventLog, type EventLog } from './events.ts'
@@ -21,6 +22,7 @@ import { createPassedObjects, type PassedObjects } from './passed-objects.ts'
 import { createPassedUsage, type PassedUsage } from './passed-usage.ts'
 import { createInspection, type Inspections } from './inspection.ts'
 import { createRuns, type Runs } from './runs.ts'
+import { createSandboxes, type Sandboxes } from './sandboxes.ts'
 import { listPage, type ListQuery, type Rows } from './lists.ts'
 import { createExports, type Exports } from './export.ts'
 import { createThreadFork, type ThreadFork } from './thread-fork.ts'
@@ -50,6 +52,8 @@ export interface Store extends AsyncDisposable {
   /** What prompts are made of. */
   context: ContextStore
   toolCalls: ToolCalls
+  codeFiles: CodeFiles
+  sandboxes: Sandboxes
   events: EventLog
   outbox: Outbox
   eventRetention: EventRetention
@@ -126,7 +130,9 @@ export async function openStore(options: {
         return Map.groupBy(rows, ({ step_id }) => step_id as string)
       },
     },
-    toolCalls: createToolCalls(db, events),
+    toolCalls: createToolCalls(db, events, ledger),
+    codeFiles: createCodeFiles(db.sql),
+    sandboxes: createSandboxes(db),
     outbox: createOutbox(db),
     eventRetention: createEventRetention(db),
     idempotency,

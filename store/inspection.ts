@@ -1,5 +1,6 @@
 import type { RunStatus } from '../wire/run-status.ts'
 import type { Db } from './db.ts'
+import { isAlive } from './sandboxes.ts'
 import type { AttemptFailure, OutboxCommand, RunRow, TurnResult } from './rows.ts'
 
 /** A run and all that tells what it is doing: one moment of the database. */
@@ -15,6 +16,8 @@ export interface Inspection {
   openCalls: { id: string; name: string; attempt: number }[]
   /** When the newest turn asked for them. */
   openCallsSince: Date | null
+  /** How far the sandbox is that code waits for, where it is still being set up. */
+  sandboxProgress: string | null
   /** Set while it waits for its thread: 1 is the next. */
   queuePosition: number | null
   /** The run right before it in the queue, or the one that has the thread. */
@@ -52,7 +55,7 @@ export function createInspection(db: Db): Inspections {
 
 /** Conditions on the run itself are inside of the parts: a run that they do not concern then costs no look at them. */
 const statement = `
-SELECT r.*, e.status_since, o.command_kind, o.command_since, c.open_calls, c.open_calls_since, q.queue_position,
+SELECT r.*, e.status_since, o.command_kind, o.command_since, c.open_calls, c.open_calls_since, p.sandbox_progress, q.queue_position,
   b.before_id, b.before_status, t.*
 FROM runs r
 LEFT JOIN LATERAL (
@@ -71,12 +74,18 @@ LEFT JOIN LATERAL (
   WHERE run_id = r.id ORDER BY id LIMIT 1
 ) o ON true
 LEFT JOIN LATERAL (
-  SELECT jsonb_agg(jsonb_build_object('id', tc.id, 'name', tc.name, 'attempt', tc.fence) ORDER BY tc.idx) AS open_calls,
+  SELECT jsonb_agg(jsonb_build_object('id', tc.id, 'name', tc.name, 'attempt', tc.fence, 'begun', tc.begun IS NOT NULL) ORDER BY tc.idx) AS open_calls,
     min(s.created_at) AS open_calls_since
   FROM tool_calls tc JOIN run_steps s ON s.id = tc.step_id
   WHERE r.status = 'in_progress' AND tc.run_id = r.id AND tc.turn = t.turn AND tc.runs_on = 'server'
     AND tc.output IS NULL
 ) c ON true
+LEFT JOIN LATERAL (
+  SELECT state ->> 'progress' AS sandbox_progress FROM sandbox_hosts
+  WHERE jsonb_path_exists(c.open_calls, '$[*] ? (@.name == "code_interpreter" && @.begun == false)')
+    AND ${isAlive}
+  ORDER BY state ->> 'kind' = 'ready' DESC, state ->> 'kind' = 'building' DESC LIMIT 1
+) p ON true
 LEFT JOIN LATERAL (
   SELECT nullif(count(*), 0)::integer AS queue_position FROM runs w
   WHERE r.status = 'queued' AND NOT r.holds_lock
@@ -96,6 +105,7 @@ interface Found {
   command_since: Date | null
   open_calls: Inspection['openCalls'] | null
   open_calls_since: Date | null
+  sandbox_progress: string | null
   queue_position: number | null
   before_id: RunRow['id'] | null
   before_status: RunStatus | null
@@ -116,6 +126,7 @@ function inspectionOf(found: RunRow & Found): Inspection {
     command_since,
     open_calls,
     open_calls_since: openCallsSince,
+    sandbox_progress: sandboxProgress,
     queue_position: queuePosition,
     before_id,
     before_status,
@@ -148,6 +159,7 @@ function inspectionOf(found: RunRow & Found): Inspection {
     command: command_kind && command_since && { kind: command_kind, since: command_since },
     openCalls: open_calls ?? [],
     openCallsSince,
+    sandboxProgress,
     queuePosition,
     before: before_id && before_status && { id: before_id, status: before_status },
   }

@@ -342,6 +342,60 @@ export interface ToolCallRow {
   /** Who carries it out: this server, or the client by submit_tool_outputs. */
   runs_on: 'server' | 'client'
   fence: number
+  /** Where code of this call was begun, the newest time; null before. */
+  begun: BegunCode | null
+  /** What its code has written to /mnt/data. */
+  files: CodeFileRef[]
+}
+
+/** The sandbox in which code was begun: the host and the generation of the thread's session. */
+export interface BegunCode {
+  host_id: string
+  generation: number
+  /** How often the code has been begun: more than once where a sandbox was lost under it. */
+  times: number
+}
+
+export interface CodeFileRef {
+  /** Under /mnt/data. */
+  path: string
+  file_id: Id<'file'>
+}
+
+/** A process that can run code. */
+export interface SandboxHostRow {
+  id: string
+  /** Sandboxes at once. */
+  capacity: number
+  state: SandboxHostState
+  heartbeat_at: Date
+}
+
+/** `why` and `progress` are sentences for people. */
+export type SandboxHostState =
+  | { kind: 'ready' }
+  | { kind: 'building'; progress: string }
+  | { kind: 'failed'; why: string }
+
+/** The sandbox of a thread. */
+export interface SandboxSessionRow {
+  thread_id: Id<'thread'>
+  /** Null where it is in none. */
+  host_id: string | null
+  /** Counts the sandboxes that the thread has had. */
+  generation: number
+  /** Whether code has run in the newest of them, so that variables are lost with it. */
+  has_state: boolean
+  last_used_at: Date
+}
+
+/** What lies under a path of a thread's /mnt/data. */
+export interface SandboxFileRow {
+  thread_id: Id<'thread'>
+  path: string
+  file_id: Id<'file'>
+  /** SHA-256 of its bytes. */
+  digest: Buffer
 }
 
 /** One model turn of a run. `fence` counts attempts: a write that carries an older one changes nothing. */

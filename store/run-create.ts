@@ -78,7 +78,7 @@ export async function createRun(
 ): Promise<CreatedRun> {
   const isNew = typeof target !== 'string'
   const thread = isNew
-    ? await insertThread(tx, run.project_id, target, messages)
+    ? await insertThread(tx, run.project_id, { ...target, created_at: run.created_at }, messages)
     : await lockedThread(tx, run.project_id, target, messages)
   const assistant = await assistantFor(tx, run)
   const mode = run.onActiveRun ?? assistant.on_active_run ?? assistant.project_on_active_run

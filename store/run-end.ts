@@ -34,7 +34,6 @@ export async function endRun(
   run: RunRow,
   { status: asked, error, incompleteReason }: RunEnd,
 ): Promise<RunRow> {
-  const now = new Date()
   // Whoever asked for the cancel comes before the deadline that passed meanwhile.
   const status = run.status === 'cancelling' && asked === 'expired' ? 'cancelled' : asked
   const cut = await countCutCall(tx, run)
@@ -50,6 +49,8 @@ export async function endRun(
     error,
     superseded: false,
   })
+  // Not before the end of what it was writing.
+  const now = new Date()
   const ended = await moveRun(tx, run.id, status, {
     ...released,
     ...usageColumns(await usageOf(tx.sql, run.id)),

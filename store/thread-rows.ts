@@ -15,7 +15,8 @@ import { insert } from './sql.ts'
 export type NewMessage = Pick<MessageRow, 'id' | 'role' | 'content' | 'attachments' | 'metadata'> &
   Partial<Pick<MessageRow, 'came_with'>>
 
-export type NewThread = Pick<ThreadRow, 'id' | 'metadata'> & { resources: NamedResources }
+export type NewThread = Pick<ThreadRow, 'id' | 'metadata'> &
+  Partial<Pick<ThreadRow, 'created_at'>> & { resources: NamedResources }
 
 /** The thread, locked against other writers of it. Throws notFound. */
 export async function lockThread(tx: Tx, projectId: string, threadId: string): Promise<ThreadRow> {

@@ -1,13 +1,15 @@
 import type { Logger } from '../log.ts'
-import type { Delta } from '../wire/deltas.ts'
+import { deltaEvent, imageFile, type Delta } from '../wire/deltas.ts'
 import { runEvent, type RunEvent } from '../wire/events.ts'
 import { idFrom } from '../wire/ids.ts'
 import { presentMessage } from '../wire/present/message.ts'
 import { isTerminal, type RunStatus } from '../wire/run-status.ts'
+import { madeSinceMessage, usesCode } from './code-files.ts'
 import type { Db } from './db.ts'
 import { createDeltaWriter, type TurnDeltas } from './delta-writer.ts'
 import type { EventLog } from './events.ts'
 import type {
+  Attachment,
   AttemptFailure,
   ContentPart,
   MessageRow,
@@ -69,11 +71,14 @@ export interface ClaimedTurn extends Disposable {
   lost: AbortSignal
   /** The id of the turn's call at this position. */
   callId(index: number): ToolCallRow['id']
-  /** Makes the step and the message that the model has begun to write. `call` is kept, in case it is cut. */
+  /**
+   * Makes the step and the message that the model has begun to write. It begins with the images that code has shown since the
+   * run's last message. `call` is kept, in case it is cut.
+   */
   openMessage(call: ModelCall): Promise<void>
   /** Makes the step that holds the tool calls of this turn. */
   openToolStep(call: ModelCall): Promise<void>
-  pushText(index: number, type: 'text' | 'refusal', text: string, first: boolean): void
+  pushText(index: number, type: 'text' | 'refusal', piece: TextPiece): void
   pushCall(index: number, call: Pick<TurnCall, 'id' | 'type' | 'name'>): void
   pushArguments(index: number, type: TurnCall['type'], text: string): void
   /** Resolves once clients can read all that was pushed: before an attempt that failed leaves its message to the next. */
@@ -89,6 +94,14 @@ export interface ClaimedTurn extends Disposable {
   stop(how: RunEnd, used: CallUsage | undefined): Promise<TurnResult>
 }
 
+/** A piece of a message; one with an annotation is the mark that it stands for, whose position is among those of the message. */
+export interface TextPiece {
+  text: string
+  /** Set for the first piece of its part. */
+  first: boolean
+  annotation?: { index: number } & object
+}
+
 export interface TurnCall {
   id: ToolCallRow['id']
   type: ToolCallRow['type']
@@ -100,6 +113,7 @@ export interface TurnCall {
 }
 
 export interface TurnEnd {
+  /** What the model wrote. */
   content: ContentPart[]
   calls: TurnCall[]
   used: CallUsage
@@ -142,6 +156,8 @@ function claimedTurn(
   const messageStepId = idOf('step', 1)
   const toolStepId = idOf('step', 2)
   const opened = { message: false, tools: false }
+  /** What its message begins with. */
+  let images: ContentPart[] = []
   const fenced = { ...parts, run, row, deltas }
 
   return {
@@ -154,6 +170,11 @@ function claimedTurn(
     callId: (index) => idOf('call', 10 + index),
     async openMessage(call) {
       opened.message = true
+      // Earlier turns are over, so this stays as it is.
+      const made = usesCode(run) && (await madeSinceMessage(parts.db.sql, run.id, row.turn))
+      images = made
+        ? made.images.map((id) => ({ type: 'image_file', image_file: imageFile(id) }))
+        : []
       await structural(fenced, messageStepId, call, async (tx) => {
         const step = await insertStep(tx, run, row, {
           id: messageStepId,
@@ -169,7 +190,7 @@ function claimedTurn(
             role: 'assistant',
             status: 'in_progress',
             content: [],
-            attachments: [],
+            attachments: made ? made.files.map(attachedCodeFile) : [],
             metadata: {},
             assistant_id: run.assistant_id,
             run_id: run.id,
@@ -182,6 +203,9 @@ function claimedTurn(
           ...stepBegins(run, step),
           runEvent('thread.message.created', object),
           runEvent('thread.message.in_progress', object),
+          ...(made ? made.images : []).map((fileId, index) =>
+            deltaEvent({ of: 'image', id: messageId, index, fileId }),
+          ),
         ]
       })
     },
@@ -191,8 +215,9 @@ function claimedTurn(
         stepBegins(run, await insertStep(tx, run, row, { id: toolStepId, type: 'tool_calls' })),
       )
     },
-    pushText(index, type, text, first) {
-      deltas.push({ of: 'message', id: messageId, index, type, text, first } satisfies Delta)
+    pushText(index, type, piece) {
+      const at = images.length + index
+      deltas.push({ of: 'message', id: messageId, index: at, type, ...piece } satisfies Delta)
     },
     pushCall(index, { id, type, name }) {
       deltas.push({ of: 'call', stepId: toolStepId, index, opened: { id, type, name } })
@@ -230,7 +255,7 @@ function claimedTurn(
         if (opened.message) {
           said.push(
             await endMessage(tx, run.id, messageId, {
-              content: end.content,
+              content: [...images, ...end.content],
               incompleteReason: end.isCut ? 'max_tokens' : null,
             }),
             ...(await finishStep(tx, run, messageStepId, end.calls.length > 0 ? null : usage)),
@@ -257,4 +282,9 @@ function claimedTurn(
     },
     [Symbol.dispose]: () => deltas[Symbol.dispose](),
   }
+}
+
+/** A file that code has written is with the message that follows, whether the model remembers to link it or not. */
+function attachedCodeFile(file_id: string): Attachment {
+  return { file_id, tools: [{ type: 'code_interpreter' }] }
 }

@@ -2,7 +2,7 @@ import type { ContentPart } from '../store/rows.ts'
 
 /**
  * The deltas that we send, as values: what a model turn emits, what the writer merges and what a crash is mended from.
- * A message of ours has one text part and one refusal at most, in the order in which the model began them.
+ * A message of ours has images first, and one text part and one refusal at most, in the order in which the model began them.
  */
 export type Delta =
   | {
@@ -12,7 +12,10 @@ export type Delta =
       type: 'text' | 'refusal'
       text: string
       first: boolean
+      /** Set where the text is a mark: the annotation and its position among those of the message. */
+      annotation?: { index: number } & object
     }
+  | { of: 'image'; id: string; index: number; fileId: string }
   | { of: 'call'; stepId: string; index: number; opened: OpenedCall }
   | { of: 'arguments'; stepId: string; index: number; type: CallType; text: string }
   | { of: 'outputs'; stepId: string; index: number; outputs: object[] }
@@ -28,7 +31,9 @@ export interface OpenedCall {
 /** One delta in place of two, where the second only continues the first; undefined where both are needed. */
 export function mergeDeltas(a: Delta, b: Delta): Delta | undefined {
   if (a.of === 'message' && b.of === 'message') {
-    const continues = a.id === b.id && a.index === b.index && a.type === b.type && !b.first
+    const isPlain = !a.annotation && !b.annotation
+    const continues =
+      isPlain && a.id === b.id && a.index === b.index && a.type === b.type && !b.first
     return continues ? { ...a, text: a.text + b.text } : undefined
   }
   if (a.of === 'arguments' && b.of === 'arguments') {
@@ -47,14 +52,11 @@ export interface DeltaEvent {
 export function deltaEvent(delta: Delta): DeltaEvent {
   switch (delta.of) {
     case 'message':
-      return {
-        event: 'thread.message.delta',
-        data: JSON.stringify({
-          id: delta.id,
-          object: 'thread.message.delta',
-          delta: { content: [contentDelta(delta)] },
-        }),
-      }
+      return messageDelta(delta.id, contentDelta(delta))
+    case 'image': {
+      const { id, index, fileId } = delta
+      return messageDelta(id, { index, type: 'image_file', image_file: imageFile(fileId) })
+    }
     case 'call':
       return stepDelta(delta.stepId, openedCall(delta.index, delta.opened))
     case 'arguments':
@@ -78,24 +80,58 @@ export function contentOf(deltas: { data: string }[]): ContentPart[] {
     const { delta } = JSON.parse(data) as { delta: { content: WireContent[] } }
     for (const piece of delta.content) {
       const part = parts[piece.index]
-      if (piece.type === 'text') {
-        if (part?.type === 'text') part.text.value += piece.text.value
-        else
-          parts[piece.index] = { type: 'text', text: { value: piece.text.value, annotations: [] } }
-      } else if (part?.type === 'refusal') part.refusal += piece.refusal
-      else parts[piece.index] = { type: 'refusal', refusal: piece.refusal }
+      parts[piece.index] = part ? continued(part, piece) : begun(piece)
     }
   }
   return parts.filter((part) => part !== undefined)
+}
+
+function begun(piece: WireContent): ContentPart {
+  switch (piece.type) {
+    case 'text':
+      return { type: 'text', text: { value: piece.text.value, annotations: annotationsOf(piece) } }
+    case 'refusal':
+      return { type: 'refusal', refusal: piece.refusal }
+    case 'image_file':
+      return { type: 'image_file', image_file: piece.image_file }
+    default:
+      return piece satisfies never
+  }
+}
+
+function continued(part: ContentPart, piece: WireContent): ContentPart {
+  if (part.type === 'text' && piece.type === 'text') {
+    const { value, annotations } = part.text
+    const more = annotationsOf(piece)
+    return {
+      type: 'text',
+      text: { value: value + piece.text.value, annotations: [...annotations, ...more] },
+    }
+  }
+  if (part.type === 'refusal' && piece.type === 'refusal') {
+    return { type: 'refusal', refusal: part.refusal + piece.refusal }
+  }
+  return part
+}
+
+/** As a message keeps them: their position is where they stand. */
+function annotationsOf(piece: Extract<WireContent, { type: 'text' }>): Record<string, unknown>[] {
+  return (piece.text.annotations ?? []).map(({ index: _, ...annotation }) => annotation)
+}
+
+/** An image that a message shows; nobody has said in how much detail. */
+export function imageFile(fileId: string): { file_id: string; detail: string } {
+  return { file_id: fileId, detail: 'auto' }
 }
 
 /** What a delta of ours shows of what a model wrote: its text, names of functions and arguments. */
 export function textIn(data: string): string {
   // As above.
   const { delta } = JSON.parse(data) as { delta: WireDelta }
-  const parts = (delta.content ?? []).map((part) =>
-    part.type === 'text' ? part.text.value : part.refusal,
-  )
+  const parts = (delta.content ?? []).map((part) => {
+    if (part.type === 'image_file') return ''
+    return part.type === 'text' ? part.text.value : part.refusal
+  })
   const calls = (delta.step_details?.tool_calls ?? []).map(
     (call) =>
       `${call.function?.name ?? ''}${call.function?.arguments ?? ''}${call.code_interpreter?.input ?? ''}`,
@@ -114,14 +150,25 @@ interface WireDelta {
 }
 
 type WireContent =
-  | { index: number; type: 'text'; text: { value: string; annotations?: [] } }
+  | { index: number; type: 'text'; text: { value: string; annotations?: WireAnnotation[] } }
   | { index: number; type: 'refusal'; refusal: string }
+  | { index: number; type: 'image_file'; image_file: { file_id: string; detail: string } }
+
+type WireAnnotation = { index: number } & object
+
+function messageDelta(id: string, content: WireContent): DeltaEvent {
+  return {
+    event: 'thread.message.delta',
+    data: JSON.stringify({ id, object: 'thread.message.delta', delta: { content: [content] } }),
+  }
+}
 
 function contentDelta(delta: Extract<Delta, { of: 'message' }>): WireContent {
-  const { index, text } = delta
+  const { index, text, annotation } = delta
   if (delta.type === 'refusal') return { index, type: 'refusal', refusal: text }
-  return delta.first
-    ? { index, type: 'text', text: { value: text, annotations: [] } }
+  const annotations = annotation ? [annotation] : []
+  return delta.first || annotation
+    ? { index, type: 'text', text: { value: text, annotations } }
     : { index, type: 'text', text: { value: text } }
 }
 

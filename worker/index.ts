@@ -20,31 +20,53 @@ export interface WorkerOptions extends Deps {
 
 /** A worker that carries out runs: workflows and their activities, on one task queue. */
 export async function startWorker(options: WorkerOptions): Promise<RunWorker> {
-  const worker = await Worker.create({
+  const activities = createActivities(options)
+  const { host } = options.code
+  const common = {
     connection: options.connection,
     namespace: options.namespace,
+    // What decides how soon another worker goes on with the runs of one that died.
+    maxHeartbeatThrottleInterval: '2s',
+    defaultHeartbeatThrottleInterval: '2s',
+    shutdownGraceTime: options.shutdownGraceMs,
+  } as const
+  const worker = await Worker.create({
+    ...common,
     taskQueue: options.taskQueue,
     workflowBundle: await workflowBundle(options.dataDir, options.log),
-    activities: createActivities(options),
+    activities,
     // A streaming run occupies a slot and next to nothing else: the default of 100 makes the 101st wait.
     maxConcurrentActivityTaskExecutions: 1000,
     maxConcurrentWorkflowTaskExecutions: 40,
     maxCachedWorkflows: 500,
     workflowTaskPollerBehavior: { type: 'autoscaling', initial: 5, minimum: 2, maximum: 20 },
     activityTaskPollerBehavior: { type: 'autoscaling', initial: 5, minimum: 2, maximum: 20 },
-    // What decides how soon another worker goes on with the runs of one that died.
     stickyQueueScheduleToStartTimeout: '1s',
-    maxHeartbeatThrottleInterval: '2s',
-    defaultHeartbeatThrottleInterval: '2s',
-    shutdownGraceTime: options.shutdownGraceMs,
   })
-  const finished = worker.run()
+  const workers = [worker]
+  if (host) workers.push(await hostWorker())
+  const stop = (): void => {
+    for (const one of workers) if (one.getState() === 'RUNNING') one.shutdown()
+  }
+  // Where one stops by itself the other must not go on alone.
+  const finished = Promise.all(workers.map((one) => one.run().finally(stop))).then(() => {})
   return {
     finished,
     async [Symbol.asyncDispose]() {
-      if (worker.getState() === 'RUNNING') worker.shutdown()
+      stop()
       await finished.catch(() => {})
     },
+  }
+
+  /** Takes the calls whose sandbox is in this very process. */
+  function hostWorker(): Promise<Worker> {
+    const { runTool } = activities
+    return Worker.create({
+      ...common,
+      taskQueue: host?.taskQueue ?? '',
+      activities: { runTool },
+      maxConcurrentActivityTaskExecutions: 200,
+    })
   }
 }
 

@@ -30,11 +30,18 @@ export function modelPolicy(remainingMs: number, attempts: number) {
 /** A turn ends itself at the deadline; the server's clock is the one that ends it where the worker is gone. */
 const deadlineGraceMs = 2000
 
-export function toolPolicy(remainingMs: number) {
+/** `hostQueue` is that of the one process that has a sandbox; who does not take the activity from it soon is gone. */
+export function toolPolicy(remainingMs: number, hostQueue?: string) {
   return proxyActivities<Activities>({
+    ...(hostQueue !== undefined && { taskQueue: hostQueue, scheduleToStartTimeout: '5s' }),
     scheduleToCloseTimeout: remainingMs + deadlineGraceMs,
     heartbeatTimeout,
-    retry: { initialInterval: '500ms', maximumInterval: '10s', maximumAttempts: 5 },
+    retry: {
+      initialInterval: '500ms',
+      maximumInterval: '10s',
+      maximumAttempts: 5,
+      nonRetryableErrorTypes: ['TemporalTimeout:Heartbeat'],
+    },
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
   })
 }

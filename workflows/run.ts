@@ -14,7 +14,7 @@ import {
   workflowInfo,
 } from '@temporalio/workflow'
 
-import type { RunEnd, TurnResult } from '../activities/index.ts'
+import type { RunEnd, ServerCall, TurnResult } from '../activities/index.ts'
 import { modelFailures, workerLost } from '../wire/failures.ts'
 import { modelPolicy, rows, toolPolicy } from './activities.ts'
 import { cancelRequested, toolOutputsSubmitted, type RunInput } from './messages.ts'
@@ -153,12 +153,44 @@ async function carryOut(
 ): Promise<void> {
   if (calls.length === 0) return
   setCurrentDetails(`Carrying out ${calls.map(({ name }) => name).join(', ')}.`)
-  const tools = toolPolicy(remainingMs(input))
-  await Promise.all(
-    calls.map(({ id, name }) =>
-      tools.runTool.executeWithOptions({ summary: name }, [{ runId: input.runId, callId: id }]),
-    ),
-  )
+  const isCode = ({ name }: ServerCall): boolean => name === 'code_interpreter'
+  // Code shares its variables, so it runs in the order in which the model asked for it.
+  const cells = async (): Promise<void> => {
+    for (const call of calls.filter(isCode)) await carryOutCall(input, call)
+  }
+  const others = calls.filter((call) => !isCode(call))
+  await Promise.all([cells(), ...others.map((call) => carryOutCall(input, call))])
+}
+
+/** How many hosts may vanish under one call. What its code is told of that is the activity's to say. */
+const maxHostsLost = 5
+
+/** Carries out one call, on the host that has the thread's sandbox where it needs one. */
+async function carryOutCall(input: RunInput, { id, name }: ServerCall): Promise<void> {
+  const avoid: string[] = []
+  let taskQueue: string | undefined
+  let hostId: string | undefined
+  for (let lost = 0; ;) {
+    const tools = toolPolicy(remainingMs(input), taskQueue)
+    try {
+      const outcome = await tools.runTool.executeWithOptions({ summary: name }, [
+        { runId: input.runId, callId: id, avoid },
+      ])
+      if (outcome.kind === 'done') return
+      ;({ taskQueue, hostId } = outcome)
+    } catch (error) {
+      lost += 1
+      if (!(isWorkerLost(error) || isNotTaken(error)) || lost > maxHostsLost) throw error
+      if (hostId !== undefined) avoid.push(hostId)
+      taskQueue = undefined
+    }
+  }
+}
+
+/** Whether nobody took the activity from the queue of a host: it is gone. */
+function isNotTaken(error: unknown): boolean {
+  const cause = error instanceof ActivityFailure ? error.cause : undefined
+  return cause instanceof TimeoutFailure && cause.timeoutType === 'SCHEDULE_TO_START'
 }
 
 function finish(status: string): string {

@@ -7,9 +7,18 @@ import * as passedOn from './0003-passed-on.ts'
 import * as threadsList from './0004-threads-list.ts'
 import * as runSemantics from './0005-run-semantics.ts'
 import * as eventRetention from './0006-event-retention.ts'
+import * as codeInterpreter from './0007-code-interpreter.ts'
 
 /** In the order in which they are applied; one that a release has carried is never edited. */
-const migrations = [runs, files, passedOn, threadsList, runSemantics, eventRetention]
+const migrations = [
+  runs,
+  files,
+  passedOn,
+  threadsList,
+  runSemantics,
+  eventRetention,
+  codeInterpreter,
+]
 
 /** Any number that no other program uses for an advisory lock in our database. */
 const migrationLock = 7_205_759_403

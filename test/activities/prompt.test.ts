@@ -20,6 +20,7 @@ function request(given: Partial<PromptInput> = {}) {
     rounds: [],
     images: new Map(),
     completionTokens: null,
+    dataFiles: { given: [], written: [] },
     ...given,
   })
 }

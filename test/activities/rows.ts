@@ -87,6 +87,8 @@ export function aCall(given: Partial<ToolCallRow> = {}): ToolCallRow {
     outputs: [],
     runs_on: 'client',
     fence: 0,
+    begun: null,
+    files: [],
     ...given,
   }
 }

@@ -2,7 +2,7 @@ import type OpenAI from 'openai'
 import type { AssistantStream } from 'openai/lib/AssistantStream'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
-import { lookUp, newThread } from '../support/cluster.ts'
+import { newThread } from '../support/cluster.ts'
 import {
   checkEvents,
   parsed,
@@ -12,209 +12,204 @@ import {
 } from '../support/event-stream.ts'
 import { call, say } from '../support/model.ts'
 import { startServer, type TestServer } from '../support/server.ts'
+import { act, question, serverOfTranscripts, transcripts } from './sequences.ts'
+import { bind, merged } from './transcripts/binder.ts'
+import { gone, goneMessage } from './transcripts/cut-short.ts'
+import { plainAnswer } from './transcripts/plain-answer.ts'
 import {
-  asks,
-  begins,
-  callsOf,
   compact,
-  functionSequences,
-  goesOn,
-  half,
-  sequences,
-  step,
-  writes,
-  written,
-} from './sequences.ts'
+  endsWithError,
+  eventsOf,
+  toldBy,
+  type Event,
+  type Transcript,
+} from './transcripts/transcript.ts'
+import { v1 } from './transcripts/v1.ts'
+import { v2 } from './transcripts/v2.ts'
 
 /**
- * The sequences of events that the original sent, each read without any client and by the helpers of the newest npm client; all others are in sequences.full.test.ts. Deltas
- * that follow each other are one entry here: how a text is cut is the provider's business.
+ * The streams of runs against their transcripts: each payload without any client, in both dialects, and what the helpers of
+ * the newest npm client make of them; all other clients are in sequences.full.test.ts.
  */
 
 let server: TestServer
 let client: OpenAI
 beforeAll(async () => {
-  // A failed answer is not asked for again: the run fails with what it had written. A silent model is left alone until the
-  // run's deadline.
-  server = await startServer({ MODEL_ATTEMPTS: '1', MODEL_IDLE_TIMEOUT_S: '60' })
+  server = await startServer(serverOfTranscripts)
   ;({ client } = server)
 })
 afterAll(() => server[Symbol.asyncDispose]())
 
-describe.each(sequences)('sequence $title', (sequence) => {
-  const { answer, body = {}, meanwhile, events, status, texts } = sequence
-  const act = (id: string, thread_id: string) => client.beta.threads.runs.cancel(id, { thread_id })
+describe.each([...transcripts, gone])('sequence $title', (transcript) => {
+  test.each([
+    ['v2', v2],
+    ['v1', v1],
+  ] as const)('as frames of %s', async (name, dialect) => {
+    const { streams, ...facts } = await streamsOf(transcript, name)
+    const seen = streams.map(merged)
+    const told = eventsOf(transcript, dialect).map(merged)
+    expect(seen).toEqual(bind(told, seen, facts))
 
-  test.each(['v2', 'v1'] as const)('as frames of %s', async (dialect) => {
-    server.model.script(answer())
-    const { threadId, assistantId } = await newThread(client)
-    const url = `${server.baseUrl}/threads/${threadId}/runs`
-    const asked = { assistant_id: assistantId, ...body }
-    const stream = await postStream(url, asked, dialect)
-    if (meanwhile) {
-      await stream.saw('thread.message.delta')
-      await act(runIdOf(stream), threadId)
-    }
-    // v1 has no word for a run that is incomplete: its documents say that it is complete.
-    const inDialect = (name: string): string =>
-      dialect === 'v1' ? name.replace(/^(thread\.run\.)?incomplete$/, '$1completed') : name
-    expect(await namesOf(stream)).toEqual(events.map(inDialect))
-    const checked = await checkEvents(parsed(stream.frames))
-    expect(checked).toMatchObject({ runStatus: inDialect(status), texts })
-  })
-
-  test('as runs.stream follows it', async () => {
-    server.model.script(answer())
-    const { threadId, assistantId } = await newThread(client)
-    const stream = client.beta.threads.runs.stream(threadId, {
-      assistant_id: assistantId,
-      ...body,
-    })
-    if (meanwhile) {
-      stream.once('textDelta', () => {
-        void act(stream.currentRun()?.id ?? '', threadId)
-      })
-    }
-    expect(await followed(stream)).toEqual({ events, status, texts })
-  })
-
-  test('as createAndPoll ends with it', async () => {
-    server.model.script(answer())
-    const { threadId, assistantId } = await newThread(client)
-    const before = server.model.calls
-    const polled = client.beta.threads.runs.createAndPoll(threadId, {
-      assistant_id: assistantId,
-      ...body,
-    })
-    if (meanwhile) {
-      await server.model.tokensOut(await server.model.called(before + 1), 1)
-      const runs = await client.beta.threads.runs.list(threadId)
-      await act(runs.data[0]?.id ?? '', threadId)
-    }
-    expect((await polled).status).toBe(status)
+    const whole = streams.filter((events) => !endsWithError(events))
+    const checked = await Promise.all(
+      whole.map((events, index) => checkEvents(events, { continues: index > 0 })),
+    )
+    expect(checked).toMatchObject(
+      toldBy(transcript, dialect).map(({ status, texts }) => ({ runStatus: status, texts })),
+    )
   })
 })
 
-describe('sequence B, a run that brings its thread', () => {
-  const events = ['thread.created', ...begins, ...writes, ...written]
-  const thread = { messages: [{ role: 'user' as const, content: 'Hi' }] }
+describe.each(transcripts)('sequence $title', (transcript) => {
+  const { answers, tools, thread, body, meanwhile } = transcript
 
-  test('as frames', async () => {
-    server.model.script(say('Hello.'))
-    const { assistantId } = await newThread(client)
-    const url = `${server.baseUrl}/threads/runs`
-    const stream = await postStream(url, { assistant_id: assistantId, thread })
-    expect(await namesOf(stream)).toEqual(events)
-    await checkEvents(parsed(stream.frames))
-  })
+  test('as the helpers for streams follow it', async () => {
+    const [told, toldOfRest] = toldBy(transcript, v2)
+    const stream = await followedBy(transcript)
+    expect(await followed(stream)).toEqual(told)
 
-  test('as createAndRunStream follows it, and createAndRunPoll ends with it', async () => {
-    server.model.script(say('Hello.'), say('Hello.'))
-    const { assistantId } = await newThread(client)
-    const stream = client.beta.threads.createAndRunStream({ assistant_id: assistantId, thread })
-    expect(await followed(stream)).toEqual({ events, status: 'completed', texts: ['Hello.'] })
-    const run = await client.beta.threads.createAndRunPoll({ assistant_id: assistantId, thread })
-    expect(run.status).toBe('completed')
-  })
-})
-
-describe.each(functionSequences)('sequence $title', ({ inputs }) => {
-  test('as frames, and so the stream of the submit', async () => {
-    server.model.script(callsOf(inputs), say('Rain.'))
-    const { threadId, assistantId } = await newThread(client, 'Rain?', [lookUp])
-    const url = `${server.baseUrl}/threads/${threadId}/runs`
-    const stream = await postStream(url, { assistant_id: assistantId })
-    expect(await namesOf(stream)).toEqual(asks)
-    // One step, whose calls are numbered from 0.
-    const { stepTypes } = await checkEvents(parsed(stream.frames))
-    expect(stepTypes).toEqual(['tool_calls'])
-    const indices = parsed(stream.frames)
-      .filter(({ event }) => event === 'thread.run.step.delta')
-      .flatMap(({ data }) => callsOfDelta(data).map(({ index }) => index))
-    expect([...new Set(indices)]).toEqual(inputs.map((_, index) => index))
-
-    const waiting = await client.beta.threads.runs.retrieve(runIdOf(stream), {
-      thread_id: threadId,
-    })
-    const submit = `${url}/${waiting.id}/submit_tool_outputs`
-    const rest = await postStream(submit, { tool_outputs: outputsFor(waiting) })
-    expect(await namesOf(rest)).toEqual(goesOn)
-    const checked = await checkEvents(parsed(rest.frames), { continues: true })
-    expect(checked).toMatchObject({ runStatus: 'completed', texts: ['Rain.'] })
-    const [done] = parsed(rest.frames)
-    expect(done?.data).toMatchObject({
-      type: 'tool_calls',
-      step_details: {
-        tool_calls: inputs.map((input) => ({ function: { arguments: input, output: 'rain' } })),
-      },
-    })
-  })
-
-  test('as runs.stream and submitToolOutputsStream follow it', async () => {
-    server.model.script(callsOf(inputs), say('Rain.'))
-    const { threadId, assistantId } = await newThread(client, 'Rain?', [lookUp])
-    const stream = client.beta.threads.runs.stream(threadId, { assistant_id: assistantId })
-    expect(await followed(stream)).toEqual({
-      events: asks,
-      status: 'requires_action',
-      texts: [],
-    })
-    const [made] = await stream.finalRunSteps()
-    const details = made?.step_details
-    expect(
-      details?.type === 'tool_calls' &&
-        details.tool_calls.map((one) => one.type === 'function' && one.function.arguments),
-    ).toEqual(inputs)
-
+    if (!toldOfRest) return
     const waiting = await stream.finalRun()
+    const made = (await stream.finalRunSteps()).flatMap(({ step_details: details }) =>
+      details.type === 'tool_calls' ? details.tool_calls : [],
+    )
+    // What it put together from deltas is what the run asks for.
+    expect(made).toMatchObject(waiting.required_action?.submit_tool_outputs.tool_calls ?? [])
     const rest = client.beta.threads.runs.submitToolOutputsStream(waiting.id, {
-      thread_id: threadId,
+      thread_id: waiting.thread_id,
       tool_outputs: outputsFor(waiting),
     })
-    expect(await followed(rest)).toEqual({ events: goesOn, status: 'completed', texts: ['Rain.'] })
+    expect(await followed(rest)).toEqual(toldOfRest)
   })
 
-  test('as createAndPoll and submitToolOutputsAndPoll end with it', async () => {
-    server.model.script(callsOf(inputs), say('Rain.'))
-    const { threadId, assistantId } = await newThread(client, 'Rain?', [lookUp])
+  test('as the helpers that poll end with it', async () => {
+    const [told, toldOfRest] = toldBy(transcript, v2)
+    server.model.script(...answers())
+    const { threadId, assistantId } = await newThread(client, question, tools)
     const { runs } = client.beta.threads
-    const waiting = await runs.createAndPoll(threadId, { assistant_id: assistantId })
-    expect(waiting.status).toBe('requires_action')
+    const before = server.model.calls
+    const request = { assistant_id: assistantId, ...body }
+    const polled = thread
+      ? client.beta.threads.createAndRunPoll({ ...request, thread })
+      : runs.createAndPoll(threadId, request)
+    if (meanwhile) {
+      await server.model.tokensOut(await server.model.called(before + 1), 1)
+      const [run] = (await runs.list(threadId)).data
+      await act(server, transcript, { runId: run?.id ?? '', threadId })
+    }
+    const waiting = await polled
+    expect(waiting.status).toBe(told?.status)
+
+    if (!toldOfRest) return
     const over = await runs.submitToolOutputsAndPoll(waiting.id, {
       thread_id: threadId,
       tool_outputs: outputsFor(waiting),
     })
-    expect(over.status).toBe('completed')
+    expect(over.status).toBe(toldOfRest.status)
   })
 })
 
-describe('sequence K, an error of the stream itself', () => {
-  test('as frames: the error, then done, under status 200', async () => {
-    server.model.script(half())
-    const { threadId, assistantId } = await newThread(client)
-    const stream = await postStream(`${server.baseUrl}/threads/${threadId}/runs`, {
-      assistant_id: assistantId,
-    })
-    await stream.saw('thread.message.delta')
-    await client.beta.threads.delete(threadId)
-    expect(await namesOf(stream)).toEqual([...begins, ...writes, 'error'])
-    const error = {
-      message: expect.stringContaining('its thread was deleted'),
-      type: 'server_error',
-      param: null,
-      code: null,
-    }
-    // Twice, since the clients of each language look for it in another place.
-    expect(parsed(stream.frames).at(-1)?.data).toEqual({ ...error, error })
+test(`sequence ${gone.title}, as the helpers for streams report it`, async () => {
+  const stream = await followedBy(gone)
+  await expect(stream.finalRun()).rejects.toThrow(goneMessage)
+})
+
+describe('a stream', () => {
+  const told = eventsOf(plainAnswer, v2).map(merged)
+  const ids = { run_1: id('run', 'a'), step_1: id('step', 'a'), msg_1: id('msg', 'a') }
+  const known = { asst_1: id('asst', 'a'), thread_1: id('thread', 'a') }
+  const delta = 'thread.message.delta'
+
+  test('is as its transcript says', () => {
+    const { seen, expected } = compared(() => {})
+    expect(seen).toEqual(expected)
   })
 
-  test('as runs.stream reports it', async () => {
-    server.model.script(half())
-    const { threadId, assistantId } = await newThread(client)
-    const stream = client.beta.threads.runs.stream(threadId, { assistant_id: assistantId })
-    stream.once('textDelta', () => void client.beta.threads.delete(threadId))
-    await expect(stream.finalRun()).rejects.toThrow('its thread was deleted')
+  test('is so however its text is cut', () => {
+    const { seen, expected } = compared((events) => {
+      const pieces = [{ value: 'Hel', annotations: [] }, { value: 'lo ' }, { value: 'there.' }]
+      events.splice(indexOf(events, delta), 1, ...pieces.map(piece))
+    })
+    expect(seen).toEqual(expected)
   })
+
+  test.each<[string, (events: Seen[]) => void]>([
+    ['with an event less', (events) => events.splice(1, 1)],
+    ['with an event twice', (events) => events.push(...events.slice(-1))],
+    ['in another order', (events) => events.push(...events.splice(-2, 1))],
+    ['with a field less', (events) => delete of(events, 'thread.run.queued')['metadata']],
+    ['with a field more', (events) => (of(events, 'thread.run.queued')['more'] = null)],
+    [
+      'with another text',
+      (events) =>
+        events.splice(indexOf(events, delta), 1, piece({ value: 'Hello ', annotations: [] })),
+    ],
+    [
+      'with annotations in a later piece',
+      (events) => {
+        const pieces = ['Hello ', 'there.'].map((value) => piece({ value, annotations: [] }))
+        events.splice(indexOf(events, delta), 1, ...pieces)
+      },
+    ],
+    ['under another id', (events) => (of(events, 'thread.run.queued')['id'] = id('run', 'b'))],
+    ['with one id for two', (events) => replace(events, ids.msg_1, known.thread_1)],
+    ['with an id of another form', (events) => replace(events, ids.msg_1, 'msg_1')],
+    [
+      'at a moment that is none',
+      (events) => (of(events, 'thread.run.completed')['completed_at'] = 1.5),
+    ],
+    ['at a moment before', (events) => (of(events, 'thread.run.completed')['completed_at'] = 1)],
+    [
+      'at a moment to come',
+      (events) => (of(events, 'thread.run.completed')['completed_at'] = 1e10),
+    ],
+    ['with another deadline', (events) => (of(events, 'thread.run.queued')['expires_at'] = 1)],
+  ])('is not %s', (_, change) => {
+    const { seen, expected } = compared(change)
+    expect(seen).not.toEqual(expected)
+  })
+
+  type Fields = Record<string, unknown>
+  interface Seen {
+    event: string
+    data: Fields
+  }
+
+  /** A stream as it should be, with all moments the same, but for a change. */
+  function compared(change: (events: Seen[]) => void) {
+    const since = new Date()
+    const now = Math.floor(since.getTime() / 1000)
+    const text = Object.entries({ ...ids, ...known })
+      .reduce((all, [name, own]) => all.replaceAll(`"${name}"`, `"${own}"`), JSON.stringify(told))
+      .replaceAll('"@asked + 600"', String(now + 600))
+      .replaceAll(/"@\w+"/g, String(now))
+    const streams = JSON.parse(text) as Seen[][]
+    for (const events of streams) change(events)
+    const seen = streams.map(merged)
+    return { seen, expected: bind(told, seen, { known, since }) }
+  }
+
+  function id(kind: string, letter: string): string {
+    return `${kind}_${letter.repeat(24)}`
+  }
+
+  function indexOf(events: Seen[], event: string): number {
+    return events.findIndex((one) => one.event === event)
+  }
+
+  function of(events: Seen[], event: string): Fields {
+    return events[indexOf(events, event)]?.data ?? {}
+  }
+
+  function piece(text: object): Seen {
+    const content = [{ index: 0, type: 'text', text }]
+    return { event: delta, data: { id: ids.msg_1, object: delta, delta: { content } } }
+  }
+
+  function replace(events: Seen[], from: string, to: string): void {
+    const text = JSON.stringify(events).replaceAll(from, to)
+    events.splice(0, events.length, ...(JSON.parse(text) as Seen[]))
+  }
 })
 
 /** Tools that this server does not carry out yet; the list shrinks. */
@@ -229,14 +224,62 @@ test.for([
   const { threadId, assistantId } = await newThread(client, 'Look.', [{ type: tool }])
   const url = `${server.baseUrl}/threads/${threadId}/runs`
   const stream = await postStream(url, { assistant_id: assistantId })
-  const carriesOut = [...step, 'thread.run.step.delta', 'thread.run.step.completed']
-  expect(await namesOf(stream)).toEqual([...begins, ...carriesOut, ...writes, ...written])
+  // A step of its own, before those of a plain answer.
+  const [answer] = toldBy(plainAnswer, v2)
+  const own = ['created', 'in_progress', 'delta', 'completed'].map((of) => `thread.run.step.${of}`)
+  const events = answer?.events.toSpliced(answer.events.indexOf(own[0] ?? ''), 0, ...own)
+  expect(compact((await eventsIn(stream)).map(({ event }) => event))).toEqual(events)
 })
 
-/** The names of all events up to `[DONE]`, with deltas that follow each other as one. */
-async function namesOf(stream: RawStream): Promise<string[]> {
+/** The events of a run and of its outputs, as they came; and what was known of it before. */
+async function streamsOf(transcript: Transcript, dialect: 'v1' | 'v2') {
+  const since = new Date()
+  const { answers, tools, thread, body, meanwhile } = transcript
+  server.model.script(...answers())
+  const { threadId, assistantId } = await newThread(client, question, tools)
+  const known = {
+    asst_1: assistantId,
+    ...(!thread && { thread_1: threadId }),
+    '{model_host}': new URL(server.model.url).host,
+  }
+  const runs = `${server.baseUrl}/threads/${thread ? '' : `${threadId}/`}runs`
+  const stream = await postStream(runs, { assistant_id: assistantId, thread, ...body }, dialect)
+  if (meanwhile) {
+    await stream.saw('thread.message.delta')
+    await act(server, transcript, { runId: runIdOf(stream), threadId })
+  }
+  const streams = [await eventsIn(stream)]
+  // The last event is about the run, unless it is an error.
+  const run = streams[0]?.at(-1)?.data as OpenAI.Beta.Threads.Run
+  if (run.required_action) {
+    const outputs = { tool_outputs: outputsFor(run) }
+    const rest = await postStream(`${runs}/${run.id}/submit_tool_outputs`, outputs, dialect)
+    streams.push(await eventsIn(rest))
+  }
+  return { streams, known, since }
+}
+
+/** A run that a helper of the client streams. */
+async function followedBy(transcript: Transcript): Promise<AssistantStream> {
+  const { answers, tools, thread, body, meanwhile } = transcript
+  server.model.script(...answers())
+  const { threadId, assistantId } = await newThread(client, question, tools)
+  const request = { assistant_id: assistantId, ...body }
+  const stream = thread
+    ? client.beta.threads.createAndRunStream({ ...request, thread })
+    : client.beta.threads.runs.stream(threadId, request)
+  if (meanwhile) {
+    stream.once('textDelta', () => {
+      void act(server, transcript, { runId: stream.currentRun()?.id ?? '', threadId })
+    })
+  }
+  return stream
+}
+
+/** All events of a stream that ends with `done`. */
+async function eventsIn(stream: RawStream): Promise<Event[]> {
   expect(await stream.ended).toBe('done')
-  return compact(stream.frames.map(({ event }) => event))
+  return parsed(stream.frames)
 }
 
 /** What the accumulator of the client made of a stream. */
@@ -249,11 +292,6 @@ async function followed(stream: AssistantStream) {
     content.map((part) => (part.type === 'text' ? part.text.value : '')).join(''),
   )
   return { events: compact(names), status: run.status, texts }
-}
-
-function callsOfDelta(data: unknown): { index: number }[] {
-  const { delta } = data as { delta: { step_details: { tool_calls: { index: number }[] } } }
-  return delta.step_details.tool_calls
 }
 
 function outputsFor({ required_action: action }: OpenAI.Beta.Threads.Run) {

@@ -1,137 +1,44 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 
-import type OpenAI from 'openai'
-
 import { eventually } from '../local/scratch.ts'
-import { lookUp, newThread } from '../support/cluster.ts'
+import { newThread } from '../support/cluster.ts'
 import { followRun } from '../support/event-stream.ts'
-import { call, errorAfter, say, stallAfter, type Step } from '../support/model.ts'
 import type { TestServer } from '../support/server.ts'
 import type { SdkClient } from './clients.ts'
+import { cancelled, expired, failed, incomplete } from './transcripts/cut-short.ts'
+import { oneFunction } from './transcripts/one-function.ts'
+import { ownThread } from './transcripts/own-thread.ts'
+import { parallelFunctions } from './transcripts/parallel-functions.ts'
+import { plainAnswer } from './transcripts/plain-answer.ts'
+import type { Transcript } from './transcripts/transcript.ts'
 
-/** What a run sends, from its first event to its last; deltas that follow each other are one entry. */
-export interface Sequence {
-  title: string
-  answer: () => Step
-  body?: { expires_after_seconds?: number }
-  /** Done to the run once its first words are there. */
-  meanwhile?: 'cancel'
-  events: string[]
-  status: OpenAI.Beta.Threads.RunStatus
-  /** Of the messages of the stream. */
-  texts: string[]
-}
-
-export const begins = ['thread.run.created', 'thread.run.queued', 'thread.run.in_progress']
-export const step = ['thread.run.step.created', 'thread.run.step.in_progress']
-export const writes = [
-  ...step,
-  'thread.message.created',
-  'thread.message.in_progress',
-  'thread.message.delta',
-]
-export const written = [
-  'thread.message.completed',
-  'thread.run.step.completed',
-  'thread.run.completed',
-]
-/** A run that asks for functions, up to where its client has to act. */
-export const asks = [...begins, ...step, 'thread.run.step.delta', 'thread.run.requires_action']
-/** What follows once their outputs are there. */
-export const goesOn = [
-  'thread.run.step.completed',
-  'thread.run.queued',
-  'thread.run.in_progress',
-  ...writes,
-  ...written,
+/** Of spec section 4.3, all that need none of our own tools and end with their run, or where it asks for outputs. */
+export const transcripts: Transcript[] = [
+  plainAnswer,
+  ownThread,
+  oneFunction,
+  parallelFunctions,
+  cancelled,
+  failed,
+  incomplete,
+  expired,
 ]
 
-export const half = (): Step => stallAfter(1, ['Half ', 'of it.'])
+/** A failed answer is not asked for again: the run fails with what it had written. A silent model is left alone until the run's deadline. */
+export const serverOfTranscripts = { MODEL_ATTEMPTS: '1', MODEL_IDLE_TIMEOUT_S: '60' }
 
-/** Of spec section 4.3, those that a plain answer of the model leads to. */
-export const sequences: Sequence[] = [
-  {
-    title: 'A, a plain answer',
-    answer: () => say(['Hello ', 'there.']),
-    events: [...begins, ...writes, ...written],
-    status: 'completed',
-    texts: ['Hello there.'],
-  },
-  {
-    title: 'G, cancelled while it writes',
-    answer: half,
-    meanwhile: 'cancel',
-    events: [
-      ...begins,
-      ...writes,
-      'thread.run.cancelling',
-      'thread.message.incomplete',
-      'thread.run.step.cancelled',
-      'thread.run.cancelled',
-    ],
-    status: 'cancelled',
-    texts: ['Half '],
-  },
-  {
-    title: 'H, failed while it writes',
-    answer: () => errorAfter(1, ['Half ', 'of it.'], { message: 'Out of order.' }),
-    events: [
-      ...begins,
-      ...writes,
-      'thread.message.incomplete',
-      'thread.run.step.failed',
-      'thread.run.failed',
-    ],
-    status: 'failed',
-    texts: ['Half '],
-  },
-  {
-    title: 'I, incomplete',
-    answer: () => say('Half ', { finishReason: 'length' }),
-    events: [
-      ...begins,
-      ...writes,
-      'thread.message.incomplete',
-      'thread.run.step.completed',
-      'thread.run.incomplete',
-    ],
-    status: 'incomplete',
-    texts: ['Half '],
-  },
-  {
-    title: 'J, expired while it writes',
-    answer: half,
-    body: { expires_after_seconds: 3 },
-    events: [
-      ...begins,
-      ...writes,
-      'thread.message.incomplete',
-      'thread.run.step.expired',
-      'thread.run.expired',
-    ],
-    status: 'expired',
-    texts: ['Half '],
-  },
-]
+export const question = 'Rain?'
 
-export interface FunctionSequence {
-  title: string
-  /** The arguments of its calls. */
-  inputs: string[]
-}
-
-export const functionSequences: FunctionSequence[] = [
-  { title: 'E, a function', inputs: ['{"at":"A"}'] },
-  { title: 'F, functions in parallel', inputs: ['{"at":"A"}', '{"at":"B"}', '{}'] },
-]
-
-export function callsOf(inputs: string[]): Step {
-  return call(inputs.map((input) => ({ name: 'look_up', arguments: input })))
-}
-
-export function compact(names: string[]): string[] {
-  return names.filter((name, at) => !name.endsWith('.delta') || names[at - 1] !== name)
+/** Does to a run what its transcript says, which is due. */
+export async function act(
+  { client, model }: TestServer,
+  { meanwhile }: Transcript,
+  { runId, threadId }: { runId: string; threadId: string },
+): Promise<void> {
+  if (meanwhile === 'go on') model.requests.at(-1)?.release()
+  if (meanwhile === 'cancel') await client.beta.threads.runs.cancel(runId, { thread_id: threadId })
+  if (meanwhile === 'delete the thread') await client.beta.threads.delete(threadId)
 }
 
 /** What the helpers of an official client, in a program of its own, make of a run and of the outputs that it asks for. */
@@ -139,15 +46,13 @@ export async function inProgram(
   server: TestServer,
   sdk: SdkClient | undefined,
   how: 'stream' | 'poll',
-  {
-    body = {},
-    meanwhile,
-    tools = [],
-  }: Pick<Sequence, 'body' | 'meanwhile'> & { tools?: (typeof lookUp)[] },
+  transcript: Transcript,
 ): Promise<unknown> {
   if (!sdk) throw new Error('There is no such client')
   const { client } = server
-  const { threadId, assistantId } = await newThread(client, 'Rain?', tools)
+  const { answers, body = {}, meanwhile, tools } = transcript
+  server.model.script(...answers())
+  const { threadId, assistantId } = await newThread(client, question, tools)
   const [program = '', , packageName] = sdk.command
   const args = packageName === undefined ? ['python_follow.py'] : ['node-follow.mjs', packageName]
   const [file = '', ...more] = args
@@ -156,13 +61,15 @@ export async function inProgram(
   const running = run(program, [`test/contract/programs/${file}`, ...more, how], {
     env: { ...sdk.env, ...facts, THREAD_ID: threadId, ASSISTANT_ID: assistantId },
   })
+  // Looked at below, also where it fails before that.
+  running.catch(() => {})
   if (meanwhile) {
     const { id } = await eventually(
       async () => (await client.beta.threads.runs.list(threadId)).data[0],
     )
     const log = await followRun(server.databaseUrl, id, 0)
     await log.saw('thread.message.delta')
-    await client.beta.threads.runs.cancel(id, { thread_id: threadId })
+    await act(server, transcript, { runId: id, threadId })
   }
   return JSON.parse((await running).stdout)
 }

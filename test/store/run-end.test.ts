@@ -34,7 +34,7 @@ test('a run whose log is damaged ends all the same, says why, and its thread is 
   const run = await createRun(store)
   using turn = await claimed(run)
   await turn.openMessage(call)
-  turn.pushText(0, 'text', 'Half', true)
+  turn.pushText(0, 'text', { text: 'Half', first: true })
   await turn.written()
   await store.db.sql(
     `UPDATE run_events SET data = '{}' WHERE run_id = $1 AND event = 'thread.message.delta'`,

@@ -1,6 +1,9 @@
 import { createLogger } from '../../log.ts'
 import { openStore } from '../../store/index.ts'
 import { endsStream, type RunEventName } from '../../wire/events.ts'
+import { plainAnswer } from '../contract/transcripts/plain-answer.ts'
+import { toldBy } from '../contract/transcripts/transcript.ts'
+import { v2 } from '../contract/transcripts/v2.ts'
 
 /** One frame of a run's stream, as it came over the wire. */
 export interface Frame {
@@ -156,16 +159,4 @@ export function runIdOf({ frames }: RawStream): string {
 }
 
 /** The events of an answer that nothing disturbs, neighbouring deltas as one. */
-export const undisturbed = [
-  'thread.run.created',
-  'thread.run.queued',
-  'thread.run.in_progress',
-  'thread.run.step.created',
-  'thread.run.step.in_progress',
-  'thread.message.created',
-  'thread.message.in_progress',
-  'thread.message.delta',
-  'thread.message.completed',
-  'thread.run.step.completed',
-  'thread.run.completed',
-]
+export const undisturbed = toldBy(plainAnswer, v2).flatMap(({ events }) => events)

@@ -73,6 +73,8 @@ export function serverEnv(): Record<string, string> {
     MODEL_ATTEMPTS: '3',
     MODEL_IDLE_TIMEOUT_S: '5',
     SHUTDOWN_GRACE_S: '1',
+    // Those who run code ask for it: `codeEnv`.
+    SANDBOX_PROVIDER: 'none',
   }
 }
 

@@ -95,7 +95,7 @@ function waitingToBegin({ command, statusSince }: Inspection): ActivityOfRun {
   }
 }
 
-function atWork({ turn, openCalls, openCallsSince }: Inspection): ActivityOfRun {
+function atWork({ turn, openCalls, openCallsSince, sandboxProgress }: Inspection): ActivityOfRun {
   if (turn && turn.result === null) return askingModel(turn)
   if (openCalls.length > 0) {
     const tools = openCalls.map(({ name }) => name)
@@ -105,7 +105,10 @@ function atWork({ turn, openCalls, openCallsSince }: Inspection): ActivityOfRun 
       type: 'running_tools',
       tools,
       since: secondsOrNull(openCallsSince),
-      text: `Running ${tools.join(', ')}.${attempts.join('')}`,
+      text:
+        sandboxProgress === null
+          ? `Running ${tools.join(', ')}.${attempts.join('')}`
+          : `Waiting for the sandbox of the code interpreter, which is being set up: ${sandboxProgress}`,
     }
   }
   return {

@@ -1,6 +1,6 @@
 import type { RunStepRow, ToolCallRow } from '../../store/rows.ts'
 import type { RunStep, ToolCall } from '../openai.ts'
-import { storable } from '../storable.ts'
+import { codeOf } from '../streamed-code.ts'
 import { seconds, secondsOrNull } from '../time.ts'
 
 /** `expires_at` was on the live answers and not in the schema (spec D3). */
@@ -79,22 +79,3 @@ function presentToolCall(row: ToolCallRow): ToolCall {
 }
 
 type Outputs = Extract<ToolCall, { type: 'code_interpreter' }>['code_interpreter']['outputs']
-
-/** The code that a model asked to run: its `code` argument, or what it wrote where that is no JSON object. */
-export function codeOf(args: string): string {
-  try {
-    const parsed: unknown = JSON.parse(args)
-    if (
-      typeof parsed === 'object' &&
-      parsed &&
-      'code' in parsed &&
-      typeof parsed.code === 'string'
-    ) {
-      // Inside of JSON it was escaped, and so was kept as it is.
-      return storable(parsed.code)
-    }
-  } catch {
-    // Models do write bare Python in place of JSON.
-  }
-  return args
-}

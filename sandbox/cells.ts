@@ -1,0 +1,197 @@
+import { constants } from 'node:os'
+
+import { watchDisk } from './disk.ts'
+import { ClientClosedError } from './errors.ts'
+import type { Done, FromSupervisor, ToSupervisor } from './messages.ts'
+import { createOutputs, createTextCleaner } from './output.ts'
+import type { SandboxLimits } from './provider.ts'
+import type { CodeOutput, CodeResult, RunCodeOptions } from './sandbox.ts'
+
+/** Runs cells one after the other, and says in words what became of each. */
+export interface Cells {
+  run(code: string, options: RunCodeOptions): Promise<CodeResult>
+  onMessage(message: CellMessage): void
+  /** The sandbox is gone; `error` is for calls that come after its owner has closed it. */
+  onGone(reason: string, error: Error): void
+}
+
+export interface CellsDeps {
+  limits: SandboxLimits
+  send: (message: ToSupervisor) => void
+  interrupt: () => void
+  oomKills: () => number | undefined
+  usedBytes: () => Promise<number>
+  watch: <T>(work: Promise<T>) => Promise<T>
+  end: (reason: string) => Promise<void>
+}
+
+export type CellMessage = Extract<
+  FromSupervisor,
+  { t: 'out' | 'image' | 'done' | 'died' | 'lost' }
+>
+
+/** The supervisor interrupts, waits two seconds and kills. Where it does not, the whole sandbox is ended. */
+const OVERDUE_MS = 5000
+
+export function createCells(deps: CellsDeps): Cells {
+  let queue: Promise<unknown> = Promise.resolve()
+  let current: Cell | undefined
+  let lastId = 0
+  let gone: { reason: string; error: Error } | undefined
+  /** Why variables were lost while no code ran; told with the next cell. */
+  let lostBetween: string | undefined
+
+  async function run(code: string, options: RunCodeOptions): Promise<CodeResult> {
+    if (gone?.error instanceof ClientClosedError) throw gone.error
+    const turn = queue.then(() => runNow(code, options))
+    queue = turn.catch(() => {})
+    return await turn
+  }
+
+  async function runNow(code: string, options: RunCodeOptions): Promise<CodeResult> {
+    if (gone) return unrun('gone', gone.reason)
+    if (options.signal?.aborted) return unrun('interrupted')
+    lastId += 1
+    const cell = createCell(lastId, options.onOutput)
+    current = cell
+    const startedAt = performance.now()
+    const oomKills = deps.oomKills() ?? 0
+    const { outputBytes, diskBytes } = deps.limits
+    const { timeoutMs, signal } = options
+    const disk = watchDisk({
+      usedBytes: deps.usedBytes,
+      limitBytes: diskBytes,
+      onFull: deps.interrupt,
+    })
+    const overdue = setTimeout(
+      () => void deps.end('The Python sandbox did not stop in time and was ended.'),
+      timeoutMs + OVERDUE_MS,
+    )
+    signal?.addEventListener('abort', deps.interrupt)
+    deps.send({ t: 'exec', id: cell.id, code, timeoutMs, outputBytes })
+    try {
+      const end = await deps.watch(cell.end)
+      const durationMs = performance.now() - startedAt
+      if (end.t === 'gone') return { ...ended('gone', true, cell, durationMs), note: end.reason }
+      const lost = lostBetween
+      lostBetween = undefined
+      const isLost = end.t === 'died' || lost !== undefined
+      const ranOutOfMemory =
+        (deps.oomKills() ?? 0) > oomKills || (end.t === 'died' && end.killed === 'memory')
+      const notes = [
+        lost,
+        noteOfEnd(end, { timeoutMs, isDiskFull: disk.isFull(), ranOutOfMemory, limits: deps.limits }),
+        end.dropped > 0 ? `[output truncated, ${end.dropped} bytes dropped]` : undefined,
+      ].filter((note) => note !== undefined)
+      return {
+        ...ended(statusOf(end), isLost, cell, durationMs),
+        droppedBytes: end.dropped,
+        ...(notes.length > 0 && { note: notes.join(' ') }),
+      }
+    } finally {
+      signal?.removeEventListener('abort', deps.interrupt)
+      clearTimeout(overdue)
+      disk.stop()
+      current = undefined
+    }
+  }
+
+  return {
+    run,
+    onMessage(message) {
+      if (message.t === 'lost') {
+        lostBetween = `The interpreter ended between two calls (${causeOf(message)}) and was restarted; variables were lost.`
+      } else if (message.id === current?.id) current.onMessage(message)
+    },
+    onGone(reason, error) {
+      gone = { reason, error }
+      current?.onGone(reason)
+    },
+  }
+}
+
+type Cell = ReturnType<typeof createCell>
+type End = Done | { t: 'gone'; reason: string }
+
+function createCell(id: number, onOutput: ((piece: CodeOutput) => void) | undefined) {
+  const cleaner = createTextCleaner()
+  const outputs = createOutputs(onOutput)
+  const end = Promise.withResolvers<End>()
+  let image: Buffer[] = []
+
+  return {
+    id,
+    end: end.promise,
+    outputs: () => outputs.take(),
+    onMessage(message: Exclude<CellMessage, { t: 'lost' }>): void {
+      switch (message.t) {
+        case 'out':
+          outputs.add({ type: 'logs', logs: cleaner.push(Buffer.from(message.d, 'base64')) })
+          return
+        case 'image':
+          image.push(Buffer.from(message.d, 'base64'))
+          if (!message.last) return
+          outputs.add({ type: 'image', format: message.f, data: Buffer.concat(image) })
+          image = []
+          return
+        case 'done':
+        case 'died':
+          // Where output was cut, what is left is half of a character or of an escape sequence.
+          if (message.dropped === 0) outputs.add({ type: 'logs', logs: cleaner.flush() })
+          end.resolve(message)
+          return
+        default:
+          message satisfies never
+      }
+    },
+    onGone: (reason: string) => end.resolve({ t: 'gone', reason }),
+  }
+}
+
+function ended(status: CodeResult['status'], stateLost: boolean, cell: Cell, durationMs: number) {
+  return { status, outputs: cell.outputs(), stateLost, droppedBytes: 0, durationMs }
+}
+
+function unrun(status: 'gone' | 'interrupted', note?: string): CodeResult {
+  const stateLost = status === 'gone'
+  return { status, outputs: [], stateLost, droppedBytes: 0, durationMs: 0, ...(note && { note }) }
+}
+
+function statusOf(end: Done): CodeResult['status'] {
+  if (end.reason) return end.reason
+  if (end.t === 'died') return 'crashed'
+  return end.status === 'stopped' ? 'interrupted' : end.status
+}
+
+type Circumstances = {
+  timeoutMs: number
+  isDiskFull: boolean
+  ranOutOfMemory: boolean
+  limits: SandboxLimits
+}
+
+function noteOfEnd(end: Done, what: Circumstances): string | undefined {
+  const lost = end.t === 'died' ? ' The interpreter was restarted; variables were lost.' : ''
+  const { memoryBytes, diskBytes } = what.limits
+  if (what.isDiskFull)
+    return `The code was stopped: the files in /mnt/data are more than ${megabytes(diskBytes)}.${lost}`
+  if (end.reason === 'timeout') return `The code timed out after ${what.timeoutMs / 1000} s.${lost}`
+  if (end.reason === 'interrupted') return `The code was interrupted.${lost}`
+  if (what.ranOutOfMemory)
+    return lost
+      ? `The code ran out of memory (${megabytes(memoryBytes)}).${lost}`
+      : `A process was killed, since the code ran out of memory (${megabytes(memoryBytes)}).`
+  if (end.t === 'died') return `The interpreter crashed (${causeOf(end)}).${lost}`
+  return undefined
+}
+
+function causeOf(end: { signal: number | null; code: number | null; killed: string | null }) {
+  if (end.killed === 'memory') return 'out of memory'
+  if (end.signal === null) return `exit code ${end.code}`
+  const name = Object.entries(constants.signals).find(([, number]) => number === end.signal)?.[0]
+  return name ?? `signal ${end.signal}`
+}
+
+function megabytes(bytes: number): string {
+  return `${Math.round(bytes / 1024 / 1024)} MB`
+}

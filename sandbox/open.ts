@@ -1,0 +1,46 @@
+import { createBubblewrap } from './bubblewrap.ts'
+import type { ProviderDeps, SandboxOptions, SandboxProvider } from './provider.ts'
+import type { Sandbox as SandboxHandle } from './sandbox.ts'
+
+export type SandboxChoice = 'auto' | 'docker' | 'bubblewrap' | 'runsc' | 'none'
+
+export type OpenOptions = ProviderDeps & {
+  provider: SandboxChoice
+  bwrapPath?: string
+}
+
+export type Sandbox = SandboxHandle
+
+export const Sandbox = {
+  /** `await Sandbox.create(provider, options)`; ends with the scope of `await using`. */
+  create: async (provider: SandboxProvider, options: SandboxOptions): Promise<SandboxHandle> =>
+    await provider.create(options),
+}
+
+/**
+ * The provider that was chosen, or the first that works here, after what earlier processes left behind has been ended.
+ * Nothing runs without isolation: where no provider works, `none` says why, and what to do.
+ */
+export async function openSandboxes(
+  options: OpenOptions,
+): Promise<SandboxProvider | { none: string }> {
+  const { provider: choice, log } = options
+  if (choice === 'none') return { none: 'The code interpreter is off (SANDBOX_PROVIDER=none).' }
+  const candidates = createProviders(options).filter(({ name }) => choice === 'auto' || name === choice)
+  const failures: string[] = []
+  for (const provider of candidates) {
+    await provider.reap()
+    const result = await provider.probe()
+    if (result.ok) {
+      log.info({ provider: provider.name, version: result.version }, 'the sandbox is ready')
+      return provider
+    }
+    failures.push(`${provider.name}: ${result.why} ${result.remedy}`)
+  }
+  return { none: `Python code cannot be run here, for there is no sandbox. ${failures.join(' ')}` }
+}
+
+/** In the order in which they are tried. */
+export function createProviders(options: Omit<OpenOptions, 'provider'>): SandboxProvider[] {
+  return [createBubblewrap(options)]
+}

@@ -1,0 +1,23 @@
+import { globSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+
+import { openRoot } from '../../sandbox/root.ts'
+import { eventually } from '../local/scratch.ts'
+
+const cacheDir = process.env['LONGRUN_CACHE'] ?? join(homedir(), '.cache', 'longrun')
+const root = openRoot({ cacheDir, directory: undefined, image: undefined }).state()
+
+/** Why no code can be run here; undefined where it can. */
+export const noCode = root.state === 'failed' ? `${root.why} ${root.remedy}` : undefined
+
+/** For a server that runs code, by the provider that needs no daemon. */
+export function codeEnv(own: Record<string, string> = {}): Record<string, string> {
+  return { SANDBOX_PROVIDER: 'bubblewrap', SANDBOX_POOL: '0', LONGRUN_CACHE: cacheDir, ...own }
+}
+
+/** Resolves once code of a server with this data directory has written the file of that name to its /mnt/data. */
+export async function written(dataDir: string, name: string): Promise<string> {
+  const pattern = join(dataDir, 'sandbox', '*', 'data', '*', name)
+  return eventually(async () => globSync(pattern)[0])
+}

@@ -1,0 +1,100 @@
+import { randomUUID } from 'node:crypto'
+import { mkdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import { openCodeHost } from '../activities/code-host.ts'
+import type { CodeDeps } from '../activities/index.ts'
+import type { Logger } from '../log.ts'
+import {
+  DEFAULT_LIMITS,
+  openSandboxes,
+  type SandboxLimits,
+  type SandboxOptions,
+  type SandboxProvider,
+} from '../sandbox/index.ts'
+import { openRoot, type RootOptions } from '../sandbox/root.ts'
+import type { Store } from '../store/index.ts'
+import type { SandboxHostState } from '../store/rows.ts'
+
+/** As in the configuration; what it leaves out of the limits is as sandboxes have it by default. */
+export interface CodeOptions {
+  provider: 'auto' | SandboxProvider['name'] | 'none'
+  root: RootOptions
+  limits: Partial<SandboxLimits>
+  network: SandboxOptions['network']
+  /** Sandboxes at once. */
+  maxSessions: number
+  /** Sandboxes that are kept started for threads to come. */
+  warmSpares: number
+  /** Milliseconds after the last use that a thread keeps its variables. */
+  idleMs: number
+  /** Milliseconds that a call may take. */
+  cellTimeoutMs: number
+  /** For what belongs to sandboxes while they live; other processes may have theirs in it too. */
+  stateDir: string
+}
+
+/**
+ * Makes this process a host of sandboxes. It is one at once, and says how far it is: until Python has been set up for it, and
+ * a way to isolate was found by trying it, code waits.
+ */
+export async function openCode(
+  store: Store,
+  options: CodeOptions,
+  log: Logger,
+): Promise<CodeDeps & AsyncDisposable> {
+  const { cellTimeoutMs: timeoutMs } = options
+  if (options.provider === 'none') {
+    const unavailable = 'this server runs no code (SANDBOX_PROVIDER=none)'
+    return { host: undefined, unavailable, timeoutMs, async [Symbol.asyncDispose]() {} }
+  }
+  const id = randomUUID()
+  const stateDir = join(options.stateDir, id)
+  await mkdir(stateDir, { recursive: true })
+  const stopping = new AbortController()
+  let state: SandboxHostState = { kind: 'building', progress: 'it begins' }
+  let provider: SandboxProvider | undefined
+
+  async function setUp(): Promise<void> {
+    const settled = await openRoot(options.root).wait(stopping.signal, (progress) => {
+      state = { kind: 'building', progress }
+    })
+    if (settled.state === 'failed') return fail(`${settled.why} ${settled.remedy}`)
+    const { root, bwrapPath } = settled
+    const asked = { provider: options.provider, root, bwrapPath, stateDir, log }
+    const opened = await openSandboxes(asked as Parameters<typeof openSandboxes>[0])
+    if ('none' in opened) return fail(opened.none)
+    provider = opened
+    state = { kind: 'ready' }
+    log.info({ provider: opened.name }, 'code can be run')
+  }
+
+  function fail(why: string): void {
+    state = { kind: 'failed', why }
+    log.warn({ why }, 'no code can be run: the code interpreter is not available')
+  }
+
+  const settingUp = setUp().catch((error: unknown) => {
+    if (!stopping.signal.aborted) fail(error instanceof Error ? error.message : String(error))
+  })
+  const host = openCodeHost(store, {
+    ...options,
+    limits: { ...DEFAULT_LIMITS, ...options.limits },
+    id,
+    log,
+    dir: join(stateDir, 'data'),
+    provider: () => provider,
+    state: () => state,
+  })
+  return {
+    host,
+    unavailable: 'no process of this server can run code at the moment',
+    timeoutMs,
+    async [Symbol.asyncDispose]() {
+      stopping.abort()
+      await settingUp
+      await host[Symbol.asyncDispose]()
+      await rm(stateDir, { recursive: true, force: true })
+    },
+  }
+}
