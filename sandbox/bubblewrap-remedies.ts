@@ -44,11 +44,11 @@ export function notRunning({ isRoot, bwrapPath, root }: Circumstances): Remedy |
 export function diagnose(complaint: string, read: (path: string) => string = readSetting): Remedy {
   const why = `bubblewrap could not start a sandbox: ${complaint}`
   const isRefused = /namespace|uid map|Operation not permitted|Permission denied/i.test(complaint)
-  if (/setpriv|setresuid|setgroups/i.test(complaint))
+  if (/setpriv|setresuid|setgroups|chown/i.test(complaint))
     return {
       why,
       remedy:
-        'This is root without the right to become another user (CAP_SETUID, CAP_SETGID): ' +
+        'This is root without the right to become another user (CAP_SETUID, CAP_SETGID, CAP_CHOWN): ' +
         'run the server as another user than root, or give the container these capabilities.',
     }
   if (/^.*(unshare|mount): /m.test(complaint) && !/bwrap: /.test(complaint))

@@ -70,6 +70,7 @@ export function openFilesystem(
   }
 
   async function writeStream(path: string, data: AsyncIterable<Uint8Array>): Promise<void> {
+    if (namesOf(path).length === 0) throw isDirectory()
     await makeDirectory(posix.dirname(insidePath(path)))
     await using parent = await openParent(dataDir, path)
     const unfinished = `${parent.directory}/.${randomBytes(8).toString('hex')}`
@@ -166,6 +167,10 @@ export function openFilesystem(
   }
 }
 
+function isDirectory(): Error {
+  return new SandboxFilesystemIsADirectoryError('It is a directory', DATA_PATH)
+}
+
 function insidePath(path: string): string {
   const full = posix.resolve(DATA_PATH, path)
   const isBelow = full === DATA_PATH || full.startsWith(`${DATA_PATH}/`)
@@ -202,8 +207,7 @@ async function openPath(dataDir: string, names: string[], path: string): Promise
 async function openParent(dataDir: string, path: string) {
   const names = namesOf(path)
   const name = names.pop()
-  if (name === undefined)
-    throw new SandboxFilesystemIsADirectoryError('It is a directory', DATA_PATH)
+  if (name === undefined) throw isDirectory()
   const directory = await openPath(dataDir, names, path)
   return {
     directory: `/proc/self/fd/${directory.fd}`,

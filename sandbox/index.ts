@@ -7,7 +7,8 @@
  *   await using sandbox = await Sandbox.create(sandboxes, { dataDir, limits: DEFAULT_LIMITS, network: 'none' })
  *   const { status, outputs, note } = await sandbox.runCode('1 + 1', { timeoutMs: 30_000 })
  */
-export { openSandboxes, Sandbox } from './open.ts'
+export { openSandboxes, reapSandboxes, Sandbox } from './open.ts'
+export { birthOf } from './leftovers.ts'
 export type { SandboxChoice } from './open.ts'
 export { DEFAULT_LIMITS } from './provider.ts'
 export type {

@@ -36,8 +36,8 @@ async function readLeftover(path: string): Promise<Leftover | undefined> {
   }
 }
 
-/** Tells a process from a later one of the same number. */
-async function birthOf(pid: number): Promise<string> {
+/** Tells a process from a later one of the same number; `ended` where there is none. */
+export async function birthOf(pid: number): Promise<string> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   if (stat === '' || fields[0] === 'Z') return 'ended'

@@ -4,6 +4,7 @@ import { z } from 'zod'
 export type ToSupervisor =
   | { t: 'start'; limits: SupervisorLimits; watchMemory: boolean; confine: boolean }
   | { t: 'confined'; pid: number }
+  /** `code` is base64. */
   | { t: 'exec'; id: number; code: string; timeoutMs: number; outputBytes: number }
   | { t: 'ping'; n: number }
   | { t: 'shutdown' }

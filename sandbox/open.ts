@@ -40,6 +40,11 @@ export async function openSandboxes(
   return { none: `Python code cannot be run here, for there is no sandbox. ${failures.join(' ')}` }
 }
 
+/** Ends what a process has left behind that had this state directory and is gone. */
+export async function reapSandboxes(options: ProviderDeps & { bwrapPath?: string }): Promise<void> {
+  for (const provider of createProviders(options)) await provider.reap()
+}
+
 /** In the order in which they are tried. */
 export function createProviders(options: Omit<OpenOptions, 'provider'>): SandboxProvider[] {
   return [createBubblewrap(options)]

@@ -83,6 +83,9 @@ function currentState({ directory, image }: RootOptions, file: string): RootStat
   const status = readStatus(file)
   const bwrapPath = status && 'bwrapPath' in status ? existing(status.bwrapPath) : undefined
   if (image !== undefined) return { state: 'ready', root: imageRoot(image), bwrapPath }
+  const isAtWork = status?.state === 'building' && !isStale(file)
+  // With a directory, bubblewrap is still looked for.
+  if (isAtWork) return { state: 'building', progress: `${status.percent} %, ${status.message}` }
   if (directory !== undefined) return directoryState(directory, bwrapPath)
   if (process.platform !== 'linux') {
     return failed(
@@ -102,10 +105,7 @@ function currentState({ directory, image }: RootOptions, file: string): RootStat
       return { state: 'ready', root: status.root, bwrapPath }
     }
     case 'building':
-      if (isStale(file)) {
-        return failed('The set-up of Python for the code interpreter was interrupted.', again)
-      }
-      return { state: 'building', progress: `${status.percent} %, ${status.message}` }
+      return failed('The set-up of Python for the code interpreter was interrupted.', again)
     case 'failed':
       return failed(status.why, status.remedy)
     default:

@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto'
-import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { openCodeHost } from '../activities/code-host.ts'
@@ -8,6 +7,7 @@ import type { Logger } from '../log.ts'
 import {
   DEFAULT_LIMITS,
   openSandboxes,
+  reapSandboxes,
   type SandboxLimits,
   type SandboxOptions,
   type SandboxProvider,
@@ -15,6 +15,7 @@ import {
 import { openRoot, type RootOptions } from '../sandbox/root.ts'
 import type { Store } from '../store/index.ts'
 import type { SandboxHostState } from '../store/rows.ts'
+import { makeStateDir, removeDeadStateDirs } from './state-dirs.ts'
 
 /** As in the configuration; what it leaves out of the limits is as sandboxes have it by default. */
 export interface CodeOptions {
@@ -49,8 +50,8 @@ export async function openCode(
     return { host: undefined, unavailable, timeoutMs, async [Symbol.asyncDispose]() {} }
   }
   const id = randomUUID()
-  const stateDir = join(options.stateDir, id)
-  await mkdir(stateDir, { recursive: true })
+  const own = await makeStateDir(options.stateDir, id)
+  const stateDir = own.path
   const stopping = new AbortController()
   let state: SandboxHostState = { kind: 'building', progress: 'it begins' }
   let provider: SandboxProvider | undefined
@@ -61,8 +62,11 @@ export async function openCode(
     })
     if (settled.state === 'failed') return fail(`${settled.why} ${settled.remedy}`)
     const { root, bwrapPath } = settled
-    const asked = { provider: options.provider, root, bwrapPath, stateDir, log }
-    const opened = await openSandboxes(asked as Parameters<typeof openSandboxes>[0])
+    const deps = { root, log, ...(bwrapPath !== undefined && { bwrapPath }) }
+    await removeDeadStateDirs(options.stateDir, (dead) =>
+      reapSandboxes({ ...deps, stateDir: dead }),
+    )
+    const opened = await openSandboxes({ ...deps, provider: options.provider, stateDir })
     if ('none' in opened) return fail(opened.none)
     provider = opened
     state = { kind: 'ready' }
@@ -94,7 +98,7 @@ export async function openCode(
       stopping.abort()
       await settingUp
       await host[Symbol.asyncDispose]()
-      await rm(stateDir, { recursive: true, force: true })
+      await own[Symbol.asyncDispose]()
     },
   }
 }

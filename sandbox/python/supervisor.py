@@ -311,7 +311,7 @@ class Supervisor:
 
     def on_exec(self, message):
         self.cell = Cell(message)
-        self.code = message['code']
+        self.code = base64.b64decode(message['code'])
         if self.worker and self.worker.is_ready:
             self.begin_cell()
 
@@ -323,7 +323,7 @@ class Supervisor:
         fd = os.memfd_create('cell')
         try:
             with open(fd, 'wb', closefd=False) as file:
-                file.write(self.code.encode('utf-8', 'surrogatepass'))
+                file.write(self.code)
             os.lseek(fd, 0, os.SEEK_SET)
             socket.send_fds(worker.control, [b'X'], [fd])
         except OSError:

@@ -70,7 +70,7 @@ class Line:
                 os._exit(0)
             if message == b'X' and fds:
                 with open(fds[0], 'rb') as file:
-                    return file.read().decode('utf-8', 'surrogatepass')
+                    return file.read().decode()
 
 
 line = Line()
@@ -250,7 +250,6 @@ def serve(shell, control, output, limits):
     streams.renew()
     system.limit_process(limits)
     system.set_dumpable(True)
-    system.default_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, ignore)
     warnings.filterwarnings('ignore', message='To exit: use')

@@ -115,6 +115,9 @@ test("a directory is shown by its parts, without its root's home and data", () =
     symlinks: [{ target: 'usr/bin', path: '/bin' }],
     python: '/usr/bin/python3',
   })
+  // Bubblewrap is still on its way.
+  writeStatus(statusFile(dir.path), { state: 'building', percent: 1, message: 'beginning' })
+  expect(openRoot(options).state()).toMatchObject({ state: 'building' })
 })
 
 test('an image is a root by itself', () => {
@@ -383,8 +386,9 @@ test('npm start does not wait for it, and it goes on when the server has ended',
 
   expect(start('auto')).toMatchObject({ status: 0, stdout: 'up\n' })
   const pid = Number(readFileSync(started, 'utf8'))
-  expect(isAlive(pid)).toBe(true)
+  const isAtWork = isAlive(pid)
   process.kill(pid, 'SIGKILL')
+  expect(isAtWork).toBe(true)
 })
 
 /** A machine with a Python that describes itself as it is told, and a pip that waits until it is let go on. */

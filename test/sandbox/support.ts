@@ -1,10 +1,9 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
-import { homedir, tmpdir } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import { describe } from 'vitest'
 
-import { createLogger } from '../../log.ts'
 import type {
   CodeOutput,
   Sandbox,
@@ -12,35 +11,9 @@ import type {
   SandboxOptions,
   SandboxProvider,
 } from '../../sandbox/index.ts'
-import { createProviders } from '../../sandbox/open.ts'
-import { openRoot } from '../../sandbox/root.ts'
+import { TEST_LIMITS, testProviders } from './support-providers.ts'
 
-const MIB = 1024 * 1024
-
-/** Small, so that whatever fills them does so quickly. */
-export const TEST_LIMITS: SandboxLimits = {
-  memoryBytes: 512 * MIB,
-  cpus: 1,
-  processes: 64,
-  diskBytes: 64 * MIB,
-  tmpBytes: 32 * MIB,
-  outputBytes: MIB,
-}
-
-/** The root file system as set-up has built it for the tests. */
-export function testRoot() {
-  const cacheDir = process.env['LONGRUN_CACHE'] ?? join(homedir(), '.cache', 'longrun')
-  const state = openRoot({ cacheDir, directory: undefined, image: undefined }).state()
-  if (state.state !== 'ready')
-    throw new Error(`The tests of the sandbox need its root: ${JSON.stringify(state)}`)
-  return state
-}
-
-export function testProviders(stateDir: string): SandboxProvider[] {
-  const { root, bwrapPath } = testRoot()
-  const log = createLogger('silent')
-  return createProviders({ root, stateDir, log, ...(bwrapPath !== undefined && { bwrapPath }) })
-}
+export { TEST_LIMITS, testProviders, testRoot } from './support-providers.ts'
 
 const stateDir = mkdtempSync(join(tmpdir(), 'longrun-sandboxes-'))
 process.once('exit', () => rmSync(stateDir, { recursive: true, force: true }))
@@ -57,7 +30,7 @@ export function describeProviders(title: string, body: (provider: SandboxProvide
   }
 }
 
-export type TestSandbox = Sandbox & { dataDir: string }
+export type TestSandbox = Sandbox & { dataDir: string; limits: SandboxLimits }
 
 export async function openTestSandbox(
   provider: SandboxProvider,
@@ -65,12 +38,13 @@ export async function openTestSandbox(
 ): Promise<TestSandbox> {
   const dataDir = join(mkdtempSync(join(stateDir, 'data-')), 'files')
   mkdirSync(dataDir)
+  const limits = { ...TEST_LIMITS, ...options.limits }
   const sandbox = await provider.create({
     dataDir,
-    limits: { ...TEST_LIMITS, ...options.limits },
+    limits,
     network: options.network ?? 'none',
   })
-  return Object.assign(sandbox, { dataDir })
+  return Object.assign(sandbox, { dataDir, limits })
 }
 
 export function logsOf(outputs: CodeOutput[]): string {

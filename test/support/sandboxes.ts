@@ -16,8 +16,8 @@ export function codeEnv(own: Record<string, string> = {}): Record<string, string
   return { SANDBOX_PROVIDER: 'bubblewrap', SANDBOX_POOL: '0', LONGRUN_CACHE: cacheDir, ...own }
 }
 
-/** Resolves once code of a server with this data directory has written the file of that name to its /mnt/data. */
-export async function written(dataDir: string, name: string): Promise<string> {
+/** The path of a file, other than `before`, that code of a server with this data directory writes to its /mnt/data. */
+export function written(dataDir: string, name: string, before?: string): Promise<string> {
   const pattern = join(dataDir, 'sandbox', '*', 'data', '*', name)
-  return eventually(async () => globSync(pattern)[0])
+  return eventually(() => globSync(pattern).find((path) => path !== before), 30_000)
 }
