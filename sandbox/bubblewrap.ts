@@ -11,6 +11,7 @@ import { SandboxStartError } from './errors.ts'
 import { insideEnv, KERNEL_PATH, kernelDir, supervisorArgv } from './kernel-files.ts'
 import { startKernel } from './kernel.ts'
 import { endLeftover, writeLeftover } from './leftovers.ts'
+import { type Door, DOOR_PATH, openDoor } from './network.ts'
 import {
   DEFAULT_LIMITS,
   type ProbeResult,
@@ -18,6 +19,7 @@ import {
   type SandboxOptions,
   type SandboxProvider,
 } from './provider.ts'
+import type { SandboxRoot } from './root.ts'
 import type { Sandbox } from './sandbox.ts'
 import { seccompFilter } from './seccomp.ts'
 
@@ -59,9 +61,15 @@ export function createBubblewrap(deps: BubblewrapDeps): SandboxProvider {
     const id = randomBytes(8).toString('hex')
     await giveDataDir(options.dataDir, isRoot)
     const argsFile = join(stateDir, `${id}.args`)
-    const stage = isRoot ? stageOf([tools.bwrapPath, kernelDir, options.dataDir, ...sources()]) : []
+    const door = await openDoor({
+      network: options.network,
+      directory: join(stateDir, `${id}.network`),
+      root,
+    })
+    const shown = [tools.bwrapPath, kernelDir, options.dataDir, ...sources()]
+    const stage = isRoot ? stageOf(door ? [...shown, door.directory] : shown) : []
     const seen = (path: string): string => stage.find(({ from }) => from === path)?.to ?? path
-    const args = bwrapArgs({ deps, options, tools, seen })
+    const args = bwrapArgs({ root, options, tools, door, seen })
     await writeFile(argsFile, args.join('\0') + '\0', { mode: 0o600 })
     const cgroup = cgroups.create(id, options.limits)
     const processFile = join(processesDir, id)
@@ -84,9 +92,11 @@ export function createBubblewrap(deps: BubblewrapDeps): SandboxProvider {
         },
         cleanUp: async () => {
           await cgroup?.remove()
+          await door?.[Symbol.asyncDispose]()
           await rm(processFile, { force: true })
         },
       })
+      await door?.attach(sandbox)
       await writeLeftover(processFile, sandbox.hostPid, cgroup?.groups ?? [])
       return sandbox
     } finally {
@@ -127,7 +137,7 @@ export function createBubblewrap(deps: BubblewrapDeps): SandboxProvider {
       }
       await cgroups.reap()
       for (const name of await readdir(stateDir).catch(() => [])) {
-        if (/\.args$|^probe-/.test(name)) await rm(join(stateDir, name), { recursive: true, force: true })
+        if (/\.(args|network)$|^probe-/.test(name)) await rm(join(stateDir, name), { recursive: true, force: true })
       }
     },
   }
@@ -209,13 +219,14 @@ function launcher({ argsFile, filterFile, cgroup, stage, isRoot, command }: Laun
 }
 
 type BwrapArgs = {
-  deps: BubblewrapDeps
+  root: SandboxRoot
   options: SandboxOptions
   tools: Tools
+  door: Door | undefined
   seen: (path: string) => string
 }
 
-function bwrapArgs({ deps: { root }, options, tools, seen }: BwrapArgs): string[] {
+function bwrapArgs({ root, options, tools, door, seen }: BwrapArgs): string[] {
   const { tmpBytes } = options.limits
   const tmpfs = (path: string, sizeBytes: number, mode: string): string[] => [
     ...['--perms', mode, '--size', String(sizeBytes), '--tmpfs', path],
@@ -239,10 +250,11 @@ function bwrapArgs({ deps: { root }, options, tools, seen }: BwrapArgs): string[
     ...tmpfs('/tmp', tmpBytes, '1777'),
     ...tmpfs('/home/sandbox', 64 * MIB, '0700'),
     ...tmpfs('/run', MIB, '0755'),
+    ...(door ? ['--ro-bind', seen(door.directory), DOOR_PATH] : []),
     ...['--symlink', '/tmp', '/var/tmp'],
     ...['--bind', seen(options.dataDir), '/mnt/data'],
     ...['--remount-ro', '/', '--chdir', '/'],
-    ...Object.entries(insideEnv(root)).flatMap(([name, value]) => ['--setenv', name, value]),
+    ...Object.entries({ ...insideEnv(root), ...door?.env }).flatMap(([name, value]) => ['--setenv', name, value]),
   ]
 }
 

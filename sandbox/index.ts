@@ -47,6 +47,7 @@ export {
   SandboxTimeoutError,
 } from './errors.ts'
 // For providers.
+export { type Door, DOOR_PATH, openDoor } from './network.ts'
 export { startKernel } from './kernel.ts'
 export { insideEnv, KERNEL_PATH, kernelDir, supervisorArgv } from './kernel-files.ts'
 export type { KernelLaunch } from './launch.ts'

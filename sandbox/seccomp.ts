@@ -54,7 +54,7 @@ const unified = {
   open_tree_attr: 467,
 }
 
-const denied: Record<Architecture, Record<string, number>> = {
+export const denied: Record<Architecture, Record<string, number>> = {
   x64: {
     ...unified,
     ptrace: 101,
@@ -170,17 +170,17 @@ const tables: Record<Architecture, Table> = {
   },
 }
 
-const EPERM = 1
-const ENOSYS = 38
+export const EPERM = 1
+export const ENOSYS = 38
 /** CLONE_NEWTIME (bit 7) is no flag of clone(), where these bits are a signal. */
-const NAMESPACE_FLAGS = 0x7e020000
+export const NAMESPACE_FLAGS = 0x7e020000
 /** AF_UNIX, AF_INET, AF_INET6. What is left out: vsock reaches hypervisors, packet and netlink the kernel's depths. */
-const FAMILIES = [1, 2, 10]
-const TIOCSTI = 0x5412
-const TIOCLINUX = 0x541c
-const FILE_TYPE = 0o170000
-const CHARACTER_DEVICE = 0o020000
-const BLOCK_DEVICE = 0o060000
+export const FAMILIES = [1, 2, 10]
+export const TIOCSTI = 0x5412
+export const TIOCLINUX = 0x541c
+export const FILE_TYPE = 0o170000
+export const CHARACTER_DEVICE = 0o020000
+export const BLOCK_DEVICE = 0o060000
 
 /** One instruction of classic BPF; `skip` is how many follow that are left out where the condition does not hold. */
 type Instruction = { code: number; k: number; ifTrue?: number; ifFalse?: number }

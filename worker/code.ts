@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 
 import { openCodeHost } from '../activities/code-host.ts'
 import type { CodeDeps } from '../activities/index.ts'
@@ -50,7 +50,7 @@ export async function openCode(
     return { host: undefined, unavailable, timeoutMs, async [Symbol.asyncDispose]() {} }
   }
   const id = randomUUID()
-  const own = await makeStateDir(options.stateDir, id)
+  const own = await makeStateDir(resolve(options.stateDir), id)
   const stateDir = own.path
   const stopping = new AbortController()
   let state: SandboxHostState = { kind: 'building', progress: 'it begins' }
@@ -63,7 +63,7 @@ export async function openCode(
     if (settled.state === 'failed') return fail(`${settled.why} ${settled.remedy}`)
     const { root, bwrapPath } = settled
     const deps = { root, log, ...(bwrapPath !== undefined && { bwrapPath }) }
-    await removeDeadStateDirs(options.stateDir, (dead) =>
+    await removeDeadStateDirs(resolve(options.stateDir), (dead) =>
       reapSandboxes({ ...deps, stateDir: dead }),
     )
     const opened = await openSandboxes({ ...deps, provider: options.provider, stateDir })

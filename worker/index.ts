@@ -70,10 +70,14 @@ export async function startWorker(options: WorkerOptions): Promise<RunWorker> {
   }
 }
 
+/** The worker of a sandbox host has activities alone. */
+const expected = 'No workflows registered'
+
 /** Once per process and before any connection: Temporal's own log goes to ours. */
 export function installRuntime(log: Logger): void {
   Runtime.install({
     logger: new DefaultLogger('WARN', ({ level, message, meta }) => {
+      if (message.startsWith(expected)) return
       const { error, ...rest } = meta ?? {}
       log[level === 'ERROR' ? 'error' : 'warn']({ err: error, ...rest, temporal: true }, message)
     }),

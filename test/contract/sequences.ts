@@ -4,8 +4,10 @@ import { promisify } from 'node:util'
 import { eventually } from '../local/scratch.ts'
 import { newThread } from '../support/cluster.ts'
 import { followRun } from '../support/event-stream.ts'
+import { codeEnv, noCode } from '../support/sandboxes.ts'
 import type { TestServer } from '../support/server.ts'
 import type { SdkClient } from './clients.ts'
+import { betweenWords, figureAndFile } from './transcripts/code.ts'
 import { cancelled, expired, failed, incomplete } from './transcripts/cut-short.ts'
 import { oneFunction } from './transcripts/one-function.ts'
 import { ownThread } from './transcripts/own-thread.ts'
@@ -13,10 +15,12 @@ import { parallelFunctions } from './transcripts/parallel-functions.ts'
 import { plainAnswer } from './transcripts/plain-answer.ts'
 import type { Transcript } from './transcripts/transcript.ts'
 
-/** Of spec section 4.3, all that need none of our own tools and end with their run, or where it asks for outputs. */
-export const transcripts: Transcript[] = [
+/** Of spec section 4.3, all that end with their run, or where it asks for outputs. */
+const all: Transcript[] = [
   plainAnswer,
   ownThread,
+  figureAndFile,
+  betweenWords,
   oneFunction,
   parallelFunctions,
   cancelled,
@@ -25,8 +29,19 @@ export const transcripts: Transcript[] = [
   expired,
 ]
 
+export const transcripts = noCode ? all.filter(({ runsCode }) => !runsCode) : all
+
+/** Those that cannot be played here, and why. */
+export const unplayed = all
+  .filter((transcript) => !transcripts.includes(transcript))
+  .map(({ title }) => `sequence ${title}: ${noCode}`)
+
 /** A failed answer is not asked for again: the run fails with what it had written. A silent model is left alone until the run's deadline. */
-export const serverOfTranscripts = { MODEL_ATTEMPTS: '1', MODEL_IDLE_TIMEOUT_S: '60' }
+export const serverOfTranscripts = {
+  MODEL_ATTEMPTS: '1',
+  MODEL_IDLE_TIMEOUT_S: '60',
+  ...(noCode ? {} : codeEnv()),
+}
 
 export const question = 'Rain?'
 

@@ -1,3 +1,5 @@
+import type OpenAI from 'openai'
+
 import { eventually } from '../local/scratch.ts'
 import { lookUp } from '../support/cluster.ts'
 import type { RawStream } from '../support/event-stream.ts'
@@ -8,7 +10,7 @@ import type { Installation, Victim } from '../support/victims.ts'
 /** A moment in the life of a run at which somebody is killed, and what must come of it. */
 export interface Moment {
   name: string
-  tools?: (typeof lookUp)[]
+  tools?: OpenAI.Beta.AssistantTool[]
   body?: object
   /** What the model does with the n-th request. */
   model: (request: ModelRequest, n: number) => Step
@@ -84,6 +86,21 @@ export const moments: Moment[] = [
     model: callsFirst('look_about'),
     gate: claimOf(1),
     reach: ({ gate }) => must(gate).reached(),
+    status: 'completed',
+    calls: () => 2,
+  },
+  {
+    name: 'during code',
+    tools: [{ type: 'code_interpreter' }],
+    model: ({ toolResults }) =>
+      toolResults.length === 0
+        ? call({ name: 'code_interpreter', arguments: { code: 'import time\ntime.sleep(3)' } })
+        : saysAll(),
+    reach: ({ cluster, runId }) =>
+      eventually(async () => {
+        const begun = 'SELECT 1 FROM tool_calls WHERE run_id = $1 AND begun IS NOT NULL'
+        return (await cluster.sql(begun, [runId])).length > 0
+      }),
     status: 'completed',
     calls: () => 2,
   },

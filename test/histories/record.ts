@@ -146,7 +146,7 @@ async function main(): Promise<void> {
     const model = parts.use(await startScriptedModel())
     const serving = parts.use(
       await serve(
-        loadConfig({ PORT: '0', DATA_DIR: dataDir, MODEL_ATTEMPTS: '3' }),
+        loadConfig({ SANDBOX_PROVIDER: 'none', PORT: '0', DATA_DIR: dataDir, MODEL_ATTEMPTS: '3' }),
         {
           databaseUrl: postgres.url,
           temporalAddress: temporal.address,

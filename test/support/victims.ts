@@ -3,6 +3,7 @@ import { inject } from 'vitest'
 import { startCluster, type Cluster } from './cluster.ts'
 import { ownPostgres, ownTemporal } from './own-parts.ts'
 import type { ServerProcess } from './processes.ts'
+import { codeEnv } from './sandboxes.ts'
 import { createDatabase } from './server.ts'
 
 export const victims = ['worker', 'api', 'Temporal', 'Postgres'] as const
@@ -32,7 +33,7 @@ export async function installationFor(victim: Victim): Promise<Installation> {
       databaseUrl: database.url,
       temporalAddress,
       // A model that is silent must not be what ends a turn.
-      env: { MODEL_IDLE_TIMEOUT_S: '120' },
+      env: { MODEL_IDLE_TIMEOUT_S: '120', ...codeEnv() },
     }),
   )
   let [api, worker] = await Promise.all([cluster.spawn('api'), cluster.spawn('worker')])

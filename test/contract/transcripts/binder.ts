@@ -55,7 +55,7 @@ export function bind(
   }
 }
 
-/** Deltas that only go on with the one before are one: how a text is cut is the model's business, and the writer's. */
+/** Deltas that only go on with the one before are one: how a text or code is cut is the model's business, and the writer's. */
 export function merged(events: Event[]): Event[] {
   const kept: Event[] = []
   for (const next of events) {
@@ -66,14 +66,15 @@ export function merged(events: Event[]): Event[] {
   return kept
 }
 
-/** Undefined where the second says anything but a further piece of the same text or the same arguments. */
+/** Undefined where the second says anything but a further piece of the same text, arguments or code. */
 function together(before: Event | undefined, next: Event): Event | undefined {
   if (before?.event !== next.event) return undefined
   if (next.event === 'thread.message.delta') {
     const [a, b] = [before.data, next.data] as MessageDelta[]
     const [from, ...others] = a?.delta.content ?? []
     const [piece] = b?.delta.content ?? []
-    if (!a || !from?.text || !piece?.text) return undefined
+    // A mark has a delta of its own, with its annotation (spec 4.2).
+    if (!a || !from?.text || !piece?.text || from.text.annotations?.length) return undefined
     const { index } = from
     const { value } = piece.text
     const further = { ...a, delta: { content: [{ index, type: 'text', text: { value } }] } }
@@ -83,15 +84,16 @@ function together(before: Event | undefined, next: Event): Event | undefined {
     return { ...before, data: { ...a, delta: { ...a.delta, content } } }
   }
   if (next.event !== 'thread.run.step.delta') return undefined
-  const argumentsOf = ({ data }: Event): string | undefined =>
-    (data as StepDelta).delta.step_details.tool_calls[0]?.function?.arguments
-  const [a, b] = [argumentsOf(before), argumentsOf(next)]
+  const [a, b] = [inputOf(before), inputOf(next)]
   if (a === undefined || b === undefined) return undefined
   const saying = (text: string): Event => {
     const { id, object, delta } = next.data as StepDelta
-    const { index } = delta.step_details.tool_calls[0] ?? {}
-    const calls = [{ index, type: 'function', function: { arguments: text } }]
-    const step_details = { type: 'tool_calls', tool_calls: calls }
+    const { index, type } = delta.step_details.tool_calls[0] ?? {}
+    const said =
+      type === 'function'
+        ? { function: { arguments: text } }
+        : { code_interpreter: { input: text } }
+    const step_details = { type: 'tool_calls', tool_calls: [{ index, type, ...said }] }
     return { event: next.event, data: { id, object, delta: { step_details } } }
   }
   // The first delta of a call has more than arguments, and stays as it is.
@@ -99,19 +101,32 @@ function together(before: Event | undefined, next: Event): Event | undefined {
   return isFurther ? saying(a + b) : undefined
 }
 
+/** Arguments or code. */
+function inputOf({ data }: Event): string | undefined {
+  const [call] = (data as StepDelta).delta.step_details.tool_calls
+  return call?.function?.arguments ?? call?.code_interpreter?.input
+}
+
 interface MessageDelta {
-  delta: { content: { index: number; text?: { value: string } }[] }
+  delta: { content: { index: number; text?: { value: string; annotations?: unknown[] } }[] }
 }
 
 interface StepDelta {
   id: string
   object: string
-  delta: { step_details: { tool_calls: { index: number; function?: { arguments: string } }[] } }
+  delta: { step_details: { tool_calls: CallDelta[] } }
 }
 
-/** A prefix and 24 letters and digits (spec 2.1). */
+interface CallDelta {
+  index: number
+  type: string
+  function?: { arguments: string }
+  code_interpreter?: { input?: string }
+}
+
+/** A prefix and 24 letters and digits, with a hyphen in those of files (spec 2.1). */
 function isIdOf(name: string, seen: unknown): seen is string {
-  const prefix = name.replace(/\d+$/, '')
+  const prefix = name.replace(/\d+$/, '').replace('file_', 'file-')
   return (
     typeof seen === 'string' &&
     seen.startsWith(prefix) &&

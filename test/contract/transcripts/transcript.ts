@@ -8,7 +8,7 @@ import type { Step } from '../../support/model.ts'
  * What the original's sources leave open is our choice, and is said to be where it is made.
  *
  * In a payload
- *   run_1, msg_1 ...   is an id: the same one wherever it stands, and never another's
+ *   run_1, file_1 ...  is an id: the same one wherever it stands, and never another's
  *   @asked, @ended ... is a moment in whole seconds: the same one wherever it stands, and not before those that were named earlier
  *   #prompt            is a number above 0: the same one wherever it stands
  *   @asked + 600       is what it says
@@ -22,6 +22,8 @@ export interface Transcript {
   tools?: OpenAI.Beta.AssistantTool[]
   /** The thread that the run brings along; without one it is a run of thread_1. */
   thread?: OpenAI.Beta.ThreadCreateAndRunParams.Thread
+  /** It is played where code can be run. */
+  runsCode?: true
   /** What its client asks for beside. */
   body?: { expires_after_seconds: number }
   /** Done once the first words of the run are there. */
@@ -51,6 +53,10 @@ export interface Words {
   /** A message of run_1 before its first word. */
   message: Fields
   lookUp: Fields
+  /** What a part of a message says of an image. */
+  imageFile: (fileId: string) => Fields
+  /** What a message says of the files that code has made for it. */
+  madeFiles: (fileIds: string[]) => Fields
   usage: (promptTokens: number | string, completionTokens: number) => Fields
   /** The status of a run that met a limit. */
   incomplete: string
@@ -98,7 +104,7 @@ export function toldBy(transcript: Transcript, dialect: Dialect): Told[] {
       status: events.map(({ data }) => (data as { status: string }).status).at(-1) ?? '',
       texts: events
         .filter(({ event }) => /^thread\.message\.(in)?complete/.test(event))
-        .map(({ data }) => textOf(data as { content: { text: { value: string } }[] })),
+        .map(({ data }) => textOf(data as { content: { text?: { value: string } }[] })),
     }))
 }
 
@@ -116,6 +122,6 @@ export function compact(names: string[]): string[] {
   return names.filter((name, at) => !name.endsWith('.delta') || names[at - 1] !== name)
 }
 
-function textOf({ content }: { content: { text: { value: string } }[] }): string {
-  return content.map(({ text }) => text.value).join('')
+function textOf({ content }: { content: { text?: { value: string } }[] }): string {
+  return content.map(({ text }) => text?.value ?? '').join('')
 }

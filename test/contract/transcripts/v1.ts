@@ -91,6 +91,9 @@ export function v1(lifeS: number): Words {
       type: 'function',
       function: { name: 'look_up', parameters: { type: 'object', properties: {} } },
     },
+    // v1 knows no `detail`.
+    imageFile: (file_id) => ({ file_id }),
+    madeFiles: (file_ids) => ({ file_ids }),
     usage: (promptTokens, completionTokens) => ({
       prompt_tokens: promptTokens,
       completion_tokens: completionTokens,

@@ -108,6 +108,11 @@ export function v2(lifeS: number): Words {
         strict: false,
       },
     },
+    // Nobody has said in how much detail it is seen.
+    imageFile: (file_id) => ({ file_id, detail: 'auto' }),
+    madeFiles: (ids) => ({
+      attachments: ids.map((file_id) => ({ file_id, tools: [{ type: 'code_interpreter' }] })),
+    }),
     // With the details that were on the live answers, the first in the singular (D4).
     usage: (promptTokens, completionTokens) => ({
       prompt_tokens: promptTokens,
