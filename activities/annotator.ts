@@ -44,15 +44,15 @@ export function createAnnotator(marks: ReadonlyMap<string, Json>): Annotator {
     let from = 0
     for (let at = 0; at < held.length; at += 1) {
       if (!beginnings.has(held[at])) continue
-      const literal = markAt(held, at, literals, isEnd)
-      if (literal === 'undecided') {
+      const mark = markAt(held, at, literals, isEnd)
+      if (mark === 'undecided') {
         found.push(...shown(held.slice(from, at)))
         held = held.slice(at)
         return found
       }
-      if (literal === undefined) continue
-      found.push(...shown(held.slice(from, at)), marked(literal))
-      from = at + literal.length
+      if (mark === undefined) continue
+      found.push(...shown(held.slice(from, at)), marked(mark.literal))
+      from = at + mark.literal.length
       at = from - 1
     }
     found.push(...shown(held.slice(from)))
@@ -75,13 +75,13 @@ function markAt(
   at: number,
   literals: string[],
   isEnd: boolean,
-): string | 'undecided' | undefined {
+): { literal: string } | 'undecided' | undefined {
   const rest = text.slice(at)
   for (const literal of literals) {
     if (rest.startsWith(literal)) {
       const goesOn = isNameContinued(literal, rest.slice(literal.length))
       if (goesOn === 'undecided' && !isEnd) return 'undecided'
-      if (goesOn !== true) return literal
+      if (goesOn !== true) return { literal }
     } else if (!isEnd && literal.startsWith(rest)) return 'undecided'
   }
   return undefined

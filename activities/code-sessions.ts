@@ -68,8 +68,8 @@ export function createCodeSessions(sandboxes: Sandboxes, options: SessionOptions
   const slots = new Map<string, Slot>()
   const opening = new Map<string, Promise<Slot | undefined>>()
   const spares: Promise<Place | undefined>[] = []
-  /** Sessions that are being opened. */
-  let opened = 0
+  /** Sessions that have room and are about to begin. */
+  let beginning = 0
   let isClosed = false
   let freed = Promise.withResolvers<void>()
 
@@ -124,7 +124,7 @@ export function createCodeSessions(sandboxes: Sandboxes, options: SessionOptions
 
   /** Waits until there is room, and makes some where a session is idle. */
   async function makeRoom(): Promise<void> {
-    while (slots.size + opened > options.maxSessions) {
+    while (slots.size + beginning >= options.maxSessions) {
       const [idle] = [...slots.values()]
         .filter(({ users }) => users === 0)
         .toSorted((a, b) => a.lastUsedAt - b.lastUsedAt)
@@ -133,13 +133,35 @@ export function createCodeSessions(sandboxes: Sandboxes, options: SessionOptions
     }
   }
 
+  /** The thread's session with one user more, so that nobody takes its room. */
+  async function hold(threadId: string): Promise<Slot | undefined> {
+    const before = slots.get(threadId)
+    if (before && !(await isUsable(before))) await end(before)
+    for (;;) {
+      const slot = slots.get(threadId)
+      if (slot) {
+        slot.users += 1
+        return slot
+      }
+      const other = opening.get(threadId)
+      if (other) {
+        await other.catch(() => {})
+        continue
+      }
+      const mine = open(threadId).finally(() => opening.delete(threadId))
+      opening.set(threadId, mine)
+      return mine
+    }
+  }
+
+  /** It has its first user from the start. */
   async function open(threadId: string): Promise<Slot | undefined> {
-    opened += 1
+    await makeRoom()
+    beginning += 1
     try {
-      await makeRoom()
       return await begin(threadId)
     } finally {
-      opened -= 1
+      beginning -= 1
     }
   }
 
@@ -153,17 +175,20 @@ export function createCodeSessions(sandboxes: Sandboxes, options: SessionOptions
       ...place,
       known: new Map(),
       executions: new Map(),
-      users: 0,
+      users: 1,
       lastUsedAt: Date.now(),
     }
     slots.set(threadId, slot)
-    void slot.sandbox.died.then((why) => {
-      if (slots.get(threadId) !== slot) return
-      log.info({ thread_id: threadId, why }, 'a sandbox is gone')
-      return end(slot)
-    })
+    void endWithSandbox(slot)
     setImmediate(refill)
     return slot
+  }
+
+  async function endWithSandbox(slot: Slot): Promise<void> {
+    const why = await slot.sandbox.died
+    if (slots.get(slot.threadId) !== slot) return
+    log.info({ thread_id: slot.threadId, why }, 'a sandbox is gone')
+    await end(slot)
   }
 
   async function sweep(): Promise<void> {
@@ -190,16 +215,8 @@ export function createCodeSessions(sandboxes: Sandboxes, options: SessionOptions
       threadId: string,
       work: (session: CodeSession) => Promise<T>,
     ): Promise<T | undefined> {
-      const before = slots.get(threadId)
-      if (before && !(await isUsable(before))) await end(before)
-      let slot = slots.get(threadId)
-      if (!slot) {
-        const mine = opening.get(threadId) ?? open(threadId).finally(() => opening.delete(threadId))
-        opening.set(threadId, mine)
-        slot = await mine
-      }
+      const slot = await hold(threadId)
       if (!slot) return undefined
-      slot.users += 1
       try {
         return await work(slot)
       } finally {

@@ -21,7 +21,10 @@ export interface ModelEvent {
  * Reads as much of a response as tells what it is. Servers label what they send as they like, so its first characters have
  * their say. `heard` is called for each piece of what is no stream.
  */
-export async function readResponse(response: Response, heard: () => void): Promise<ModelResponse> {
+export async function readResponse(
+  response: { headers: Headers; body: AsyncIterable<Uint8Array> | null },
+  heard: () => void,
+): Promise<ModelResponse> {
   const type = (response.headers.get('content-type') ?? '').split(';')[0]?.trim() ?? ''
   const pieces: Pieces = (response.body ?? noBytes())[Symbol.asyncIterator]()
   const decoder = new TextDecoder()

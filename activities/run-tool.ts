@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Context } from '@temporalio/activity'
 import { ApplicationFailure } from '@temporalio/common'
 
+import { SandboxStartError } from '../sandbox/index.ts'
 import type { RunRow, ToolCallRow } from '../store/rows.ts'
 import type { ToolResult } from '../store/tool-calls.ts'
 import { workerLost } from '../wire/failures.ts'
@@ -41,13 +42,14 @@ export function createRunTool({ store, code }: Deps) {
       return { kind: 'done' }
     }
     // Awaited here, or what is disposed above would be disposed at once.
-    return await codeCall(input.avoid, claimed, stop.signal)
+    return await codeCall(input.avoid, claimed, stop.signal, context.info.attempt)
   }
 
   async function codeCall(
     avoid: string[],
     claimed: Claimed,
     signal: AbortSignal,
+    attempt: number,
   ): Promise<ToolOutcome> {
     const self = code.host?.id
     const { run } = claimed
@@ -72,7 +74,16 @@ export function createRunTool({ store, code }: Deps) {
       }
       const remainingMs = run.expires_at.getTime() - Date.now()
       const timeoutMs = Math.max(1, Math.min(code.timeoutMs, remainingMs))
-      if (await runCode({ call, run, timeoutMs, signal })) return { kind: 'done' }
+      try {
+        if (await runCode({ call, run, timeoutMs, signal })) return { kind: 'done' }
+      } catch (error) {
+        if (!(error instanceof SandboxStartError) || attempt < mostStarts) throw error
+        await store.toolCalls.finish(
+          call,
+          unavailable(call, `its sandbox does not start (${error.message})`),
+        )
+        return { kind: 'done' }
+      }
       // The lease was lost meanwhile, or the thread; whoever has taken the call over goes on with it.
       if (signal.aborted) throwStopped(signal)
       const now = await store.toolCalls.claim(call.id)
@@ -87,6 +98,8 @@ interface Claimed {
   run: RunRow
 }
 
+/** A machine that is short of memory for a moment may have some in the next. */
+const mostStarts = 3
 /** A sandbox that is being built for the first time takes minutes. */
 const waitMs = 500
 

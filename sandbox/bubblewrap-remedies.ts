@@ -29,9 +29,12 @@ export function notRunning({ isRoot, bwrapPath, root }: Circumstances): Remedy |
   if (bwrapPath === undefined)
     return {
       why: 'bubblewrap was not found.',
-      remedy: 'Install it: `apt-get install bubblewrap`, or your distribution’s package of that name.',
+      remedy:
+        'Install it: `apt-get install bubblewrap`, or your distribution’s package of that name.',
     }
-  const missing = ROOT_TOOLS.filter((tool) => !TOOL_DIRS.some((dir) => existsSync(`${dir}/${tool}`)))
+  const missing = ROOT_TOOLS.filter(
+    (tool) => !TOOL_DIRS.some((dir) => existsSync(`${dir}/${tool}`)),
+  )
   if (isRoot && missing.length > 0)
     return {
       why: `As root the sandbox needs ${missing.join(', ')} to give up root’s rights.`,
@@ -61,7 +64,10 @@ export function diagnose(complaint: string, read: (path: string) => string = rea
   if (read('/proc/sys/user/max_user_namespaces') === '0')
     return { why, remedy: 'User namespaces are off: `sysctl -w user.max_user_namespaces=15000`.' }
   if (read('/proc/sys/kernel/unprivileged_userns_clone') === '0')
-    return { why, remedy: 'User namespaces are off: `sysctl -w kernel.unprivileged_userns_clone=1`.' }
+    return {
+      why,
+      remedy: 'User namespaces are off: `sysctl -w kernel.unprivileged_userns_clone=1`.',
+    }
   if (isRefused && read('/proc/sys/kernel/apparmor_restrict_unprivileged_userns') === '1')
     return {
       why,
@@ -78,7 +84,10 @@ export function diagnose(complaint: string, read: (path: string) => string = rea
         'The kernel, or the container that the server runs in, allows no user namespaces: allow them ' +
         '(for docker: `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`), or use docker.',
     }
-  return { why, remedy: 'Try the sandbox’s parts by hand, or choose another with SANDBOX_PROVIDER.' }
+  return {
+    why,
+    remedy: 'Try the sandbox’s parts by hand, or choose another with SANDBOX_PROVIDER.',
+  }
 }
 
 function readSetting(path: string): string {

@@ -50,14 +50,24 @@ export function createBubblewrap(deps: BubblewrapDeps): SandboxProvider {
     const bwrapPath = findBwrap(deps.bwrapPath)
     if (bwrapPath === undefined) throw new SandboxStartError('bubblewrap was not found.')
     const { stdout } = await run(bwrapPath, ['--version'], { env: { PATH: SYSTEM_PATH } })
-    const [, major = 0, minor = 0] = /(\d+)\.(\d+)/.exec(stdout)?.map(Number) ?? []
-    return { bwrapPath, version: stdout.trim(), disablesUserns: major > 0 || minor >= 8 }
+    return { bwrapPath, version: stdout.trim(), disablesUserns: await disablesUserns(bwrapPath) }
+  }
+
+  /** What has failed is tried again: somebody may have installed it. */
+  async function prepareOnce(): Promise<Tools> {
+    prepared ??= prepare()
+    try {
+      return await prepared
+    } catch (error) {
+      prepared = undefined
+      throw error
+    }
   }
 
   async function create(options: SandboxOptions): Promise<Sandbox> {
     if (root.image !== undefined)
       throw new SandboxStartError('A root file system that is an image is for docker only.')
-    const tools = await (prepared ??= prepare())
+    const tools = await prepareOnce()
     const id = randomBytes(8).toString('hex')
     await giveDataDir(options.dataDir, isRoot)
     const argsFile = join(stateDir, `${id}.args`)
@@ -73,7 +83,15 @@ export function createBubblewrap(deps: BubblewrapDeps): SandboxProvider {
     await writeFile(argsFile, args.join('\0') + '\0', { mode: 0o600 })
     const cgroup = cgroups.create(id, options.limits)
     const processFile = join(processesDir, id)
-    const command = ['env', '-i', seen(tools.bwrapPath), '--args', '8', '--', ...supervisorArgv(root)]
+    const command = [
+      'env',
+      '-i',
+      seen(tools.bwrapPath),
+      '--args',
+      '8',
+      '--',
+      ...supervisorArgv(root),
+    ]
     try {
       const sandbox = await startKernel({
         id,
@@ -118,7 +136,7 @@ export function createBubblewrap(deps: BubblewrapDeps): SandboxProvider {
       const { status, outputs } = await sandbox.runCode('print(1)', { timeoutMs: 30_000 })
       const [first] = outputs
       if (status === 'ok' && first?.type === 'logs' && first.logs === '1\n')
-        return { ok: true, version: (await prepare()).version }
+        return { ok: true, version: (await prepareOnce()).version }
       return { ok: false, ...diagnose(`print(1) ended as ${status}`) }
     } catch (error) {
       return { ok: false, ...diagnose(error instanceof Error ? error.message : String(error)) }
@@ -137,7 +155,8 @@ export function createBubblewrap(deps: BubblewrapDeps): SandboxProvider {
       }
       await cgroups.reap()
       for (const name of await readdir(stateDir).catch(() => [])) {
-        if (/\.(args|network)$|^probe-/.test(name)) await rm(join(stateDir, name), { recursive: true, force: true })
+        if (/\.(args|network)$|^probe-/.test(name))
+          await rm(join(stateDir, name), { recursive: true, force: true })
       }
     },
   }
@@ -157,6 +176,15 @@ async function giveDataDir(dataDir: string, isRoot: boolean): Promise<void> {
   await chown(dataDir, UNPRIVILEGED.uid, UNPRIVILEGED.gid)
   const owner = `${UNPRIVILEGED.uid}:${UNPRIVILEGED.gid}`
   await run('chown', ['-hRP', owner, '--', dataDir], { env: { PATH: SYSTEM_PATH } })
+}
+
+/** Versions before 0.8 cannot, nor can any where /proc/sys is read-only; the filter refuses the same calls. */
+async function disablesUserns(bwrapPath: string): Promise<boolean> {
+  const trial = ['--unshare-user', '--disable-userns', '--ro-bind', '/', '/', '--', 'true']
+  return await run(bwrapPath, trial, { env: { PATH: SYSTEM_PATH } }).then(
+    () => true,
+    () => false,
+  )
 }
 
 type Staged = { from: string; to: string }
@@ -211,7 +239,13 @@ function launcher({ argsFile, filterFile, cgroup, stage, isRoot, command }: Laun
   const pairs = stage.flatMap(({ from, to }) => [from, to])
   const staging = ['unshare', '--mount', 'sh', '-c', STAGING, 'sh', ...pairs, '--']
   return [
-    ...['-c', JOIN, 'sh', argsFile, filterFile, ...(cgroup?.joinFiles ?? []), '--'],
+    '-c',
+    JOIN,
+    'sh',
+    argsFile,
+    filterFile,
+    ...(cgroup?.joinFiles ?? []),
+    '--',
     ...(stage.length > 0 ? staging : []),
     ...(isRoot ? drop : []),
     ...command,
@@ -229,33 +263,42 @@ type BwrapArgs = {
 function bwrapArgs({ root, options, tools, door, seen }: BwrapArgs): string[] {
   const { tmpBytes } = options.limits
   const tmpfs = (path: string, sizeBytes: number, mode: string): string[] => [
-    ...['--perms', mode, '--size', String(sizeBytes), '--tmpfs', path],
+    '--perms',
+    mode,
+    '--size',
+    String(sizeBytes),
+    '--tmpfs',
+    path,
   ]
   return [
     // Not --unshare-all: it takes what it can get of the user namespace.
-    ...['--unshare-user', '--unshare-pid', '--unshare-net', '--unshare-ipc', '--unshare-uts'],
-    ...['--unshare-cgroup-try', ...(tools.disablesUserns ? ['--disable-userns'] : [])],
-    ...['--die-with-parent', '--new-session', '--clearenv', '--cap-drop', 'ALL'],
-    ...['--uid', '1000', '--gid', '1000', '--hostname', 'sandbox', '--seccomp', '9'],
+    ['--unshare-user', '--unshare-pid', '--unshare-net', '--unshare-ipc', '--unshare-uts'],
+    ['--unshare-cgroup-try', ...(tools.disablesUserns ? ['--disable-userns'] : [])],
+    ['--die-with-parent', '--new-session', '--clearenv', '--cap-drop', 'ALL'],
+    ['--uid', '1000', '--gid', '1000', '--hostname', 'sandbox', '--seccomp', '9'],
     ...root.binds.flatMap(({ from, to }) => ['--ro-bind', seen(from), to]),
     ...root.symlinks.flatMap(({ target, path }) => ['--symlink', target, path]),
-    ...['--ro-bind', seen(kernelDir), KERNEL_PATH],
-    ...['--proc', '/proc'],
+    ['--ro-bind', seen(kernelDir), KERNEL_PATH],
+    ['--proc', '/proc'],
     // Not --dev: its console is the terminal.
     ...tmpfs('/dev', MIB, '0755'),
     ...DEVICES.flatMap((path) => ['--dev-bind', path, path]),
     ...DEVICE_LINKS.flatMap(([target, path]) => ['--symlink', target, path]),
     ...tmpfs('/dev/shm', tmpBytes, '1777'),
-    ...['--remount-ro', '/dev'],
+    ['--remount-ro', '/dev'],
     ...tmpfs('/tmp', tmpBytes, '1777'),
     ...tmpfs('/home/sandbox', 64 * MIB, '0700'),
     ...tmpfs('/run', MIB, '0755'),
     ...(door ? ['--ro-bind', seen(door.directory), DOOR_PATH] : []),
-    ...['--symlink', '/tmp', '/var/tmp'],
-    ...['--bind', seen(options.dataDir), '/mnt/data'],
-    ...['--remount-ro', '/', '--chdir', '/'],
-    ...Object.entries({ ...insideEnv(root), ...door?.env }).flatMap(([name, value]) => ['--setenv', name, value]),
-  ]
+    ['--symlink', '/tmp', '/var/tmp'],
+    ['--bind', seen(options.dataDir), '/mnt/data'],
+    ['--remount-ro', '/', '--chdir', '/'],
+    ...Object.entries({ ...insideEnv(root), ...door?.env }).flatMap(([name, value]) => [
+      '--setenv',
+      name,
+      value,
+    ]),
+  ].flat()
 }
 
 const DEVICES = ['/dev/null', '/dev/zero', '/dev/full', '/dev/random', '/dev/urandom']

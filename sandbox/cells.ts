@@ -9,7 +9,7 @@ import type { CodeOutput, CodeResult, RunCodeOptions } from './sandbox.ts'
 
 /** Runs cells one after the other, and says in words what became of each. */
 export interface Cells {
-  run(code: string, options: RunCodeOptions): Promise<CodeResult>
+  run: (code: string, options: RunCodeOptions) => Promise<CodeResult>
   onMessage(message: CellMessage): void
   /** The sandbox is gone; `error` is for calls that come after its owner has closed it. */
   onGone(reason: string, error: Error): void
@@ -25,10 +25,7 @@ export interface CellsDeps {
   end: (reason: string) => Promise<void>
 }
 
-export type CellMessage = Extract<
-  FromSupervisor,
-  { t: 'out' | 'image' | 'done' | 'died' | 'lost' }
->
+export type CellMessage = Extract<FromSupervisor, { t: 'out' | 'image' | 'done' | 'died' | 'lost' }>
 
 /** The supervisor interrupts, waits two seconds and kills. Where it does not, the whole sandbox is ended. */
 const OVERDUE_MS = 5000
@@ -82,7 +79,12 @@ export function createCells(deps: CellsDeps): Cells {
         (deps.oomKills() ?? 0) > oomKills || (end.t === 'died' && end.killed === 'memory')
       const notes = [
         lost,
-        noteOfEnd(end, { timeoutMs, isDiskFull: disk.isFull(), ranOutOfMemory, limits: deps.limits }),
+        noteOfEnd(end, {
+          timeoutMs,
+          isDiskFull: disk.isFull(),
+          ranOutOfMemory,
+          limits: deps.limits,
+        }),
         end.dropped > 0 ? `[output truncated, ${end.dropped} bytes dropped]` : undefined,
       ].filter((note) => note !== undefined)
       return {

@@ -29,8 +29,8 @@ export interface Cgroup {
   /** A process that writes its id into each of them is in, but for the bounds. */
   joinFiles: string[]
   /** Puts a process under the bounds, found by its id in the innermost namespace. False where there is none. */
-  confine(pidInside: number): boolean
-  oomKills(): number
+  confine: (pidInside: number) => boolean
+  oomKills: () => number
   kill(): void
   /** Once its processes have ended; waits for that a while. */
   remove(): Promise<void>
@@ -90,7 +90,7 @@ export function openCgroups({ name, procDir = '/proc/self' }: CgroupsOptions): C
           for (const dir of code) writeFileSync(join(dir, PROCESSES), String(pid))
           return true
         },
-        oomKills: () => Math.max(...code.map(oomKillsOf)),
+        oomKills: countOomKills(code),
         kill: () => [...code, ...own].forEach(killAll),
         remove: async () => {
           await Promise.all(dirs.map(remove))
@@ -233,10 +233,19 @@ function applySetting(dir: string, { file, value, optional }: Setting): void {
   }
 }
 
-function oomKillsOf(dir: string): number {
-  const text = ['memory.events', 'memory.oom_control']
-    .map((file) => readText(join(dir, file)))
-    .join('\n')
+/** It is asked twice for each cell, so that the file is looked for only once. */
+function countOomKills(dirs: string[]): () => number {
+  const files = dirs.flatMap((dir) => OOM_FILES.map((name) => join(dir, name)))
+  let file: string | undefined
+  return () => {
+    file ??= files.find((path) => existsSync(path))
+    return file === undefined ? 0 : oomKillsIn(readText(file))
+  }
+}
+
+const OOM_FILES = ['memory.events', 'memory.oom_control']
+
+function oomKillsIn(text: string): number {
   return Number(/^oom_kill (?<count>\d+)$/m.exec(text)?.groups?.['count'] ?? 0)
 }
 

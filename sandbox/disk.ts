@@ -17,22 +17,24 @@ const REST_FACTOR = 9
 
 export function watchDisk({ usedBytes, limitBytes, onFull }: DiskWatchOptions): DiskWatch {
   let isFull = false
-  let timer = setTimeout(look, INTERVAL_MS)
   let isStopped = false
 
-  function look(): void {
+  async function look(): Promise<void> {
     const startedAt = performance.now()
-    void usedBytes().then((bytes) => {
-      if (isStopped) return
-      if (bytes > limitBytes) {
-        isFull = true
-        onFull()
-        return
-      }
-      const tookMs = performance.now() - startedAt
-      timer = setTimeout(look, Math.max(INTERVAL_MS, tookMs * REST_FACTOR))
-    })
+    // What cannot be looked at now may be later: strangers' code is changing it.
+    const bytes = await usedBytes().catch(() => 0)
+    if (isStopped) return
+    if (bytes > limitBytes) {
+      isFull = true
+      onFull()
+      return
+    }
+    const tookMs = performance.now() - startedAt
+    timer = lookIn(Math.max(INTERVAL_MS, tookMs * REST_FACTOR))
   }
+
+  const lookIn = (ms: number): NodeJS.Timeout => setTimeout(() => void look(), ms)
+  let timer = lookIn(INTERVAL_MS)
 
   return {
     isFull: () => isFull,

@@ -15,8 +15,8 @@ export interface DockerDaemon {
   imageId(name: string): Promise<string | undefined>
   importImage(name: string, tar: Readable): Promise<void>
   inspect(container: string): Promise<Container | undefined>
-  /** All that have the label, also those that have ended. */
-  labelled(label: string): Promise<Labelled[]>
+  /** The ids of all that have the label, also of those that have ended. */
+  labelled(label: string): Promise<string[]>
   /** Kills and removes it, and resolves when it is gone, also where others are at it. */
   remove(container: string): Promise<void>
 }
@@ -42,11 +42,10 @@ const DaemonInfo = z.object({
 })
 const Image = z.object({ Id: z.string() })
 const Container = z.object({ Id: z.string(), State: z.object({ Pid: z.number() }) })
-const Labelled = z.object({ Id: z.string(), Labels: z.record(z.string(), z.string()) })
+const Labelled = z.object({ Id: z.string() })
 
 export type DaemonInfo = z.infer<typeof DaemonInfo>
 export type Container = z.infer<typeof Container>
-export type Labelled = z.infer<typeof Labelled>
 
 const TIMEOUT_MS = 20_000
 const REMOVE_TRIES = 250
@@ -96,7 +95,8 @@ export function openDaemon(socketPath: string): DockerDaemon {
     inspect,
     async labelled(label) {
       const query = new URLSearchParams({ all: 'true', filters: JSON.stringify({ label: [label] }) })
-      return z.array(Labelled).parse(await json(await ask('GET', `/containers/json?${query}`)))
+      const found = await json(await ask('GET', `/containers/json?${query}`))
+      return z.array(Labelled).parse(found).map(({ Id }) => Id)
     },
     async remove(container) {
       for (let tries = 0; tries < REMOVE_TRIES; tries += 1) {

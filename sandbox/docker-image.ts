@@ -72,9 +72,8 @@ function* copyOf(from: string, path: string): Generator<TarEntry> {
   if (OF_DOCKER.has(path)) return
   if (stat.isSymbolicLink()) yield { type: 'link', path, target: readlinkSync(from) }
   else if (stat.isFile()) {
-    // What only root may read is nothing that the sandbox could.
-    const data = (mode & 0o004) === 0 ? Buffer.alloc(0) : readFileSync(from)
-    yield { type: 'file', path, mode, data }
+    // What only root may read is left out: shadow and the like.
+    if (mode & 0o004) yield { type: 'file', path, mode, data: readFileSync(from) }
   } else if (stat.isDirectory()) {
     yield { type: 'directory', path, mode: 0o755 }
     for (const name of readdirSync(from).toSorted())

@@ -19,7 +19,7 @@ import type { SandboxFile, SandboxFilesystem } from './sandbox.ts'
 
 export type HostFilesystem = SandboxFilesystem & {
   /** What the directory takes on the disk; each file counts as a block at least. */
-  usedBytes(): Promise<number>
+  usedBytes: () => Promise<number>
 }
 
 const DATA_PATH = '/mnt/data'
@@ -197,8 +197,12 @@ async function openDirectory(at: string, path: string): Promise<FileHandle> {
 async function openPath(dataDir: string, names: string[], path: string): Promise<FileHandle> {
   let directory = await openDirectory(dataDir, path)
   for (const name of names) {
-    const next = await openDirectory(below(directory, name), path).finally(() => directory.close())
-    directory = next
+    const parent = directory
+    try {
+      directory = await openDirectory(below(parent, name), path)
+    } finally {
+      await parent.close()
+    }
   }
   return directory
 }
@@ -274,7 +278,7 @@ async function told<T>(path: string, work: Promise<T>): Promise<T> {
 }
 
 function asFilesystemError(cause: unknown, path: string): Error {
-  switch (codeOf(cause)) {
+  switch (codeOf(cause) ?? '') {
     case 'ENOENT':
       return new SandboxFilesystemNotFoundError('There is no such file', path, { cause })
     case 'EISDIR':

@@ -89,22 +89,34 @@ export async function startKernel(launch: KernelLaunch): Promise<Sandbox> {
 
   async function end(reason: string): Promise<void> {
     deathReason ??= reason
-    await (launch.kill ?? killProcess)(terminal.pid)
+    await attempt((launch.kill ?? killProcess)(terminal.pid))
     await gone.promise
+  }
+
+  /** The end goes on, whatever step of it fails. */
+  async function attempt(step: Promise<void> | undefined): Promise<void> {
+    try {
+      await step
+    } catch (err) {
+      launch.log.error({ sandbox: launch.id, err }, 'a sandbox could not be ended in order')
+    }
   }
 
   async function onEnd(code: number): Promise<void> {
     const reason = deathReason ?? 'The Python sandbox ended unexpectedly.'
     watchdog.stop()
     if (!isClosed) {
-      launch.log.warn({ sandbox: launch.id, code, said: terminal.noise() }, `a sandbox died: ${reason}`)
+      launch.log.warn(
+        { sandbox: launch.id, code, said: terminal.noise() },
+        `a sandbox died: ${reason}`,
+      )
     }
-    await launch.kill?.(terminal.pid)
+    await attempt(launch.kill?.(terminal.pid))
     ready.reject(new SandboxStartError(`${reason} ${terminal.noise()}`.trim()))
     const error = isClosed ? new ClientClosedError(reason) : new SandboxGoneError(reason)
     cells.onGone(reason, error)
     processes.onGone(error)
-    await launch.cleanUp?.()
+    await attempt(launch.cleanUp?.())
     exitCode = code
     died.resolve(reason)
     gone.resolve(code)

@@ -35,7 +35,13 @@ export const FromSupervisor = z.discriminatedUnion('t', [
   z.object({ t: z.literal('pong'), n: z.number() }),
   z.object({ t: z.literal('badframe'), count: z.number() }),
   z.object({ t: z.literal('out'), id, d: z.string() }),
-  z.object({ t: z.literal('image'), id, f: z.enum(['png', 'jpeg']), d: z.string(), last: z.boolean() }),
+  z.object({
+    t: z.literal('image'),
+    id,
+    f: z.enum(['png', 'jpeg']),
+    d: z.string(),
+    last: z.boolean(),
+  }),
   z.object({
     t: z.literal('done'),
     id,

@@ -87,7 +87,9 @@ function parseEntry(entry: string): Target {
 }
 
 function parseTarget(text: string): Target | undefined {
-  const groups = /^(?:\[(?<v6>[0-9a-f:.]+)\]|(?<host>[\w.-]+)):(?<port>\d{1,5})$/i.exec(text)?.groups
+  const groups = /^(?:\[(?<v6>[0-9a-f:.]+)\]|(?<host>[\w.-]+)):(?<port>\d{1,5})$/i.exec(
+    text,
+  )?.groups
   const host = (groups?.['v6'] ?? groups?.['host'])?.toLowerCase().replace(/\.$/, '')
   const port = Number(groups?.['port'])
   return host !== undefined && port > 0 && port < 65_536 ? { host, port } : undefined
@@ -107,7 +109,8 @@ async function findAddress(
   allowed: Set<string>,
   resolve: (host: string) => Promise<string[]>,
 ): Promise<Address> {
-  if (!allowed.has(nameOf(target))) throw new Refusal(403, `${target.host}:${target.port} is not allowed`)
+  if (!allowed.has(nameOf(target)))
+    throw new Refusal(403, `${target.host}:${target.port} is not allowed`)
   if (isIP(target.host)) return { address: target.host, port: target.port }
   const addresses = await resolve(target.host).catch(() => [])
   const address = addresses.find((one) => !isPrivate(one))
@@ -182,7 +185,11 @@ async function tunnel(
 }
 
 /** `GET http://host/path`. */
-async function forward(incoming: IncomingMessage, answer: ServerResponse, open: Open): Promise<void> {
+async function forward(
+  incoming: IncomingMessage,
+  answer: ServerResponse,
+  open: Open,
+): Promise<void> {
   try {
     const url = URL.parse(incoming.url ?? '')
     if (url?.protocol !== 'http:') throw new Refusal(400, 'This is a proxy for http:// and CONNECT')
@@ -243,5 +250,8 @@ async function keepForwarding(sandbox: Sandbox, root: SandboxRoot): Promise<void
     await keepForwarding(sandbox, root)
   }
   // It rejects where the sandbox is gone, and then nothing is to be started.
-  forwarder.wait().then(again).catch(() => {})
+  forwarder
+    .wait()
+    .then(again)
+    .catch(() => {})
 }

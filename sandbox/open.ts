@@ -1,5 +1,7 @@
 import { createBubblewrap } from './bubblewrap.ts'
+import { createDocker } from './docker.ts'
 import type { ProviderDeps, SandboxOptions, SandboxProvider } from './provider.ts'
+import { createRunsc } from './runsc.ts'
 import type { Sandbox as SandboxHandle } from './sandbox.ts'
 
 export type SandboxChoice = 'auto' | 'docker' | 'bubblewrap' | 'runsc' | 'none'
@@ -7,6 +9,8 @@ export type SandboxChoice = 'auto' | 'docker' | 'bubblewrap' | 'runsc' | 'none'
 export type OpenOptions = ProviderDeps & {
   provider: SandboxChoice
   bwrapPath?: string
+  /** As in the environment variable DOCKER_HOST. */
+  dockerHost?: string
 }
 
 export type Sandbox = SandboxHandle
@@ -26,7 +30,9 @@ export async function openSandboxes(
 ): Promise<SandboxProvider | { none: string }> {
   const { provider: choice, log } = options
   if (choice === 'none') return { none: 'The code interpreter is off (SANDBOX_PROVIDER=none).' }
-  const candidates = createProviders(options).filter(({ name }) => choice === 'auto' || name === choice)
+  const candidates = createProviders(options).filter(
+    ({ name }) => choice === 'auto' || name === choice,
+  )
   const failures: string[] = []
   for (const provider of candidates) {
     await provider.reap()
@@ -41,11 +47,11 @@ export async function openSandboxes(
 }
 
 /** Ends what a process has left behind that had this state directory and is gone. */
-export async function reapSandboxes(options: ProviderDeps & { bwrapPath?: string }): Promise<void> {
+export async function reapSandboxes(options: Omit<OpenOptions, 'provider'>): Promise<void> {
   for (const provider of createProviders(options)) await provider.reap()
 }
 
-/** In the order in which they are tried. */
+/** In the order in which they are tried: what starts sooner, and needs less of the machine, comes first. */
 export function createProviders(options: Omit<OpenOptions, 'provider'>): SandboxProvider[] {
-  return [createBubblewrap(options)]
+  return [createBubblewrap(options), createDocker(options), createRunsc(options)]
 }

@@ -7,7 +7,7 @@ import type { ContainerProcess, ContainerStream, ExecOptions } from './sandbox.t
 
 /** Programs beside the interpreter. */
 export interface Processes {
-  exec(argv: string[], options?: ExecOptions): Promise<ContainerProcess>
+  exec: (argv: string[], options?: ExecOptions) => Promise<ContainerProcess>
   onMessage(message: ProcessMessage): void
   onGone(error: Error): void
 }
@@ -187,9 +187,19 @@ function createInput(to: { write: (data: Buffer) => void; end: () => void }) {
     }
   }
 
+  async function take(chunk: Buffer, done: (error?: Error) => void): Promise<void> {
+    try {
+      await write(chunk)
+    } catch (error) {
+      done(error as Error)
+      return
+    }
+    done()
+  }
+
   const stream = new Writable({
     write(chunk: Buffer, _encoding, done) {
-      write(chunk).then(() => done(), done)
+      void take(chunk, done)
     },
     final(done) {
       to.end()

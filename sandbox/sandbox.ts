@@ -29,7 +29,7 @@ export interface Sandbox extends AsyncDisposable {
 export interface RunCodeOptions {
   timeoutMs: number
   signal?: AbortSignal
-  /** What the cell puts out, piece by piece, as it comes. Joined, the pieces are `outputs` of the result. */
+  /** What the cell puts out, piece by piece, as it comes; must not throw. Joined, the pieces are `outputs` of the result. */
   onOutput?: (piece: CodeOutput) => void
 }
 

@@ -13,7 +13,8 @@ export function seccompFilter(architecture: string): Buffer {
     ...checkArchitecture(table),
     ...table.denied.flatMap((number) => [when(number), deny]),
     // It hides its flags in memory, where a filter cannot look; programs then take clone().
-    ...[when(table.clone3), refuse(ENOSYS)],
+    when(table.clone3),
+    refuse(ENOSYS),
     ...denyFlags(table.clone, NAMESPACE_FLAGS),
     ...allowFamilies(table.socket),
     ...denyValues(table.ioctl, 1, [TIOCSTI, TIOCLINUX]),
@@ -238,7 +239,10 @@ function allowFamilies(number: number): Instruction[] {
 }
 
 function denyValues(number: number, argument: number, values: number[]): Instruction[] {
-  return forCall(number, [loadArgument(argument), ...values.flatMap((value) => [when(value), deny])])
+  return forCall(number, [
+    loadArgument(argument),
+    ...values.flatMap((value) => [when(value), deny]),
+  ])
 }
 
 /** FIFOs, sockets and plain files may be made. */

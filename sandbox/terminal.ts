@@ -10,9 +10,9 @@ import { FromSupervisor, type ToSupervisor } from './messages.ts'
 export interface Terminal {
   /** Of the command that was started on the terminal. */
   readonly pid: number
-  send(message: ToSupervisor): void
+  send: (message: ToSupervisor) => void
   /** The one thing that is said outside of frames, so that it overtakes nothing and is overtaken by nothing. */
-  interrupt(): void
+  interrupt: () => void
   /** Resolves with the exit code (128 + n for a signal n) when the command has ended and the line is closed. */
   readonly ended: Promise<number>
   /** What came on the line beside frames, its last lines: what the launcher complained of. */
@@ -102,7 +102,9 @@ export async function openTerminal(options: TerminalOptions): Promise<Terminal> 
     kill(pty.pid)
   }, HELLO_TIMEOUT_MS)
   void ended.promise.then((code) =>
-    hello.reject(new SandboxStartError(`The sandbox ended at once (${code}). ${complaint()}`.trim())),
+    hello.reject(
+      new SandboxStartError(`The sandbox ended at once (${code}). ${complaint()}`.trim()),
+    ),
   )
   try {
     await hello.promise

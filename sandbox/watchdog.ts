@@ -2,7 +2,7 @@
 export interface Watchdog {
   heard(n: number): void
   /** Looks closely until the promise settles. */
-  watch<T>(work: Promise<T>): Promise<T>
+  watch: <T>(work: Promise<T>) => Promise<T>
   stop(): void
 }
 

@@ -39,7 +39,11 @@ const rooms: Record<string, Room> = {
 /** Packages that only some files may import. */
 const owners: Owner[] = [
   { package: 'openai', kind: 'type', files: ['wire/openai.ts'] },
-  { package: 'openai', kind: 'value', files: ['activities/provider.ts'] },
+  {
+    package: 'openai',
+    kind: 'value',
+    files: ['activities/provider.ts', 'activities/provider-error.ts'],
+  },
 ]
 
 /** Who reads the environment: config.ts for everybody, and the programs that hand it over. */

@@ -116,7 +116,7 @@ function continued(part: ContentPart, piece: WireContent): ContentPart {
 
 /** As a message keeps them: their position is where they stand. */
 function annotationsOf(piece: Extract<WireContent, { type: 'text' }>): Record<string, unknown>[] {
-  return (piece.text.annotations ?? []).map(({ index: _, ...annotation }) => annotation)
+  return (piece.text.annotations ?? []).map(({ index: _index, ...annotation }) => annotation)
 }
 
 /** An image that a message shows; nobody has said in how much detail. */

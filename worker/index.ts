@@ -49,7 +49,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunWorker> {
     for (const one of workers) if (one.getState() === 'RUNNING') one.shutdown()
   }
   // Where one stops by itself the other must not go on alone.
-  const finished = Promise.all(workers.map((one) => one.run().finally(stop))).then(() => {})
+  const finished = ended(workers.map((one) => one.run().finally(stop)))
   return {
     finished,
     async [Symbol.asyncDispose]() {
@@ -68,6 +68,10 @@ export async function startWorker(options: WorkerOptions): Promise<RunWorker> {
       maxConcurrentActivityTaskExecutions: 200,
     })
   }
+}
+
+async function ended(all: Promise<void>[]): Promise<void> {
+  await Promise.all(all)
 }
 
 /** The worker of a sandbox host has activities alone. */

@@ -30,7 +30,7 @@ LINE_LIMIT = 64 * 1024 * 1024
 IMAGE_LIMIT = 32 * 1024 * 1024
 IMAGES_PER_CELL = 64
 PROCESS_LIMIT = 32
-INTERRUPT = 3
+INTERRUPT = b'\x03'
 FRAME = re.compile(rb'~([0-9a-f]{32}) (\[(\d{1,15}),.*\])')
 
 
@@ -95,9 +95,13 @@ class Terminal:
             data = b''
         if not data:
             os._exit(0)
-        if INTERRUPT in data:
-            data = data.replace(bytes([INTERRUPT]), b'')
+        first, *rest = data.split(INTERRUPT)
+        self.feed(first)
+        for data in rest:
             self.on_interrupt()
+            self.feed(data)
+
+    def feed(self, data):
         if b'\n' not in data:
             self.input += data
             if len(self.input) > LINE_LIMIT:

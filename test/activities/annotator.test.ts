@@ -75,7 +75,7 @@ test('however a text is cut, its annotations are the same, and each stands where
   for (let time = 0; time < 500; time += 1) {
     const text = Array.from({ length: 1 + random.integer(8) }, () => random.pick(words)).join('')
     const pieces: string[] = []
-    const points = [...text]
+    const points = Array.from(text)
     for (let at = 0; at < points.length;) {
       const length = 1 + random.integer(6)
       pieces.push(points.slice(at, at + length).join(''))

@@ -1,11 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 
-import {
-  createProvider,
-  failureOf,
-  ProviderError,
-  retryAfterMs,
-} from '../../activities/provider.ts'
+import { createProvider } from '../../activities/provider.ts'
+import { ProviderError } from '../../activities/provider-error.ts'
 import type { ChatCompletionChunk, ChatCompletionCreateParamsStreaming } from '../../wire/openai.ts'
 import {
   chunks,
@@ -257,6 +253,29 @@ describe('what is tried again, and what is not', () => {
     expect(String(error)).not.toContain('secret')
   })
 
+  test.each([
+    ['after its first words', cutAfter(2, ['One', ' two', ' three'])],
+    ['before its first word', cutAfter(0, 'One')],
+    ['within a whole answer', raw('{"choices": [', { 'content-length': '99' })],
+    ['within a packed answer', raw('\x1f', { 'content-length': '99', 'content-encoding': 'gzip' })],
+  ])('a connection that is closed %s, which is told', async (_, step) => {
+    expect(await errorOf(step)).toMatchObject({
+      ...theirs,
+      message: `The connection to the model 'upstream-m' at ${hostOf(model)} failed: it was closed in the middle of the answer.`,
+    })
+  })
+
+  test('an endpoint that does not speak TLS where it should', async () => {
+    const route = aRoute({ baseUrl: model.url.replace('http:', 'https:') })
+    const stream = createProvider(10_000).stream(route, request, never)
+    await expect(stream[Symbol.asyncIterator]().next()).rejects.toMatchObject({
+      ...theirs,
+      message: expect.stringMatching(
+        new RegExp(`^The connection to the model 'upstream-m' at ${hostOf(model)} failed: .*SSL`),
+      ),
+    })
+  })
+
   test('a model that says nothing at all, or nothing more', async () => {
     const silent = { ...theirs, message: expect.stringContaining(' was silent for 0.2 s.') }
     expect(await errorOf(silence(), 200)).toMatchObject(silent)
@@ -313,23 +332,6 @@ describe('what is said of an error', () => {
 })
 
 describe('how long to wait', () => {
-  const now = Date.parse('2026-01-01T00:00:00Z')
-  test.each<[Record<string, string>, number | undefined]>([
-    [{}, undefined],
-    [{ 'retry-after': '2' }, 2000],
-    [{ 'retry-after': '0' }, 0],
-    [{ 'retry-after': '1.5' }, 1500],
-    [{ 'retry-after': 'Thu, 01 Jan 2026 00:00:07 GMT' }, 7000],
-    [{ 'retry-after': 'Wed, 31 Dec 2025 00:00:00 GMT' }, 0],
-    [{ 'retry-after': 'soon' }, undefined],
-    [{ 'retry-after': '-5' }, 0],
-    [{ 'retry-after-ms': '250' }, 250],
-    [{ 'retry-after-ms': '250', 'retry-after': '9' }, 250],
-    [{ 'retry-after-ms': 'soon', 'retry-after': '9' }, 9000],
-  ])('%j', (headers, expected) => {
-    expect(retryAfterMs(new Headers(headers), now)).toBe(expected)
-  })
-
   test('is asked of the answer that was refused', async () => {
     expect((await errorOf(rateLimited({ seconds: 3 }))).retryAfterMs).toBe(3000)
     expect((await errorOf(rateLimited({ ms: 40 }))).retryAfterMs).toBe(40)
@@ -338,56 +340,6 @@ describe('how long to wait', () => {
       (ms) => Number(ms) > 50_000 && Number(ms) <= 60_000,
     )
     expect((await errorOf(rateLimited())).retryAfterMs).toBeUndefined()
-  })
-})
-
-describe('what Temporal is told', () => {
-  const busy = (retryAfter?: number) =>
-    new ProviderError({
-      message: 'Busy.',
-      code: 'rate_limit_exceeded',
-      retryable: true,
-      retryAfterMs: retryAfter,
-    })
-
-  test('of an error that may go away: when to try again', () => {
-    const { temporal: failure } = failureOf(busy(2000), { number: 1, remainingMs: 60_000 })
-    expect(failure).toMatchObject({
-      type: 'rate_limit_exceeded',
-      nonRetryable: false,
-      nextRetryDelay: 2000,
-      message: 'Busy. The call was tried once.',
-    })
-    const { temporal: later } = failureOf(busy(), { number: 4, remainingMs: 60_000 })
-    expect(later.nextRetryDelay).toBeUndefined()
-    expect(later.message).toBe('Busy. The call was tried 4 times.')
-  })
-
-  test('of a wait that is longer than the run may live: that there is no use', () => {
-    const { temporal: failure } = failureOf(busy(61_000), { number: 1, remainingMs: 60_000 })
-    expect(failure.nonRetryable).toBe(true)
-    expect(failure.message).toContain("61 s, which is past the run's deadline")
-  })
-
-  test('of an error that stays: that it stays', () => {
-    const error = new ProviderError({ message: 'No.', code: 'invalid_prompt', retryable: false })
-    const { temporal: failure } = failureOf(error, { number: 1, remainingMs: 60_000 })
-    expect(failure).toMatchObject({ type: 'invalid_prompt', nonRetryable: true })
-  })
-
-  test('of what a provider said: the run is told it, and the history of operators is not', () => {
-    const error = new ProviderError({
-      message: "The model 'm' answered 400: 'my secret' is too long.",
-      summary: "The model 'm' answered 400.",
-      code: 'invalid_prompt',
-      retryable: false,
-    })
-    const { temporal, told } = failureOf(error, { number: 1, remainingMs: 60_000 })
-    expect(temporal.message).toBe("The model 'm' answered 400. The call was tried once.")
-    expect(temporal.cause).toBeUndefined()
-    expect(told.message).toBe(
-      "The model 'm' answered 400: 'my secret' is too long. The call was tried once.",
-    )
   })
 })
 

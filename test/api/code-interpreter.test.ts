@@ -55,12 +55,7 @@ describe.skipIf(noCode)(`the code interpreter${noCode ? `: ${noCode}` : ''}`, ()
   }
 
   /** What the model was told that its last call came to. */
-  function lastOutput(): string {
-    const { messages } = server.model.requests.at(-1)?.body as {
-      messages: { role: string; content: string }[]
-    }
-    return messages.findLast(({ role }) => role === 'tool')?.content ?? ''
-  }
+  const lastOutput = (): string => server.model.requests.at(-1)?.toolResults.at(-1) ?? ''
 
   async function upload(name: string, content: string): Promise<string> {
     const file = await toFile(Buffer.from(content), name)
@@ -135,8 +130,7 @@ describe.skipIf(noCode)(`the code interpreter${noCode ? `: ${noCode}` : ''}`, ()
     expect(lastOutput()).toBe(
       "['assistant', 'thread', 'message', 'assistant', 'thread', 'message']",
     )
-    const { tools } = server.model.requests.at(-1)?.body as { tools: unknown[] }
-    expect(JSON.stringify(tools)).toContain('my notes.txt')
+    expect(JSON.stringify(server.model.requests.at(-1)?.body.tools)).toContain('my notes.txt')
   })
 
   test('a file that is attached while the session lives is there in the next run', async () => {
@@ -177,7 +171,9 @@ describe.skipIf(noCode)(`the code interpreter${noCode ? `: ${noCode}` : ''}`, ()
     const [annotation] = second.text.annotations
     if (annotation?.type !== 'file_path') throw new Error('The link has no annotation')
     const { start_index, end_index } = annotation
-    expect([...words].slice(start_index, end_index).join('')).toBe('sandbox:/mnt/data/sales.xlsx')
+    expect(Array.from(words).slice(start_index, end_index).join('')).toBe(
+      'sandbox:/mnt/data/sales.xlsx',
+    )
     const workbook = await client.files.retrieve(annotation.file_path.file_id)
     expect(workbook).toMatchObject({ filename: 'sales.xlsx', purpose: 'assistants_output' })
     expect((await download(workbook.id)).subarray(0, 2).toString()).toBe('PK')
@@ -188,10 +184,7 @@ describe.skipIf(noCode)(`the code interpreter${noCode ? `: ${noCode}` : ''}`, ()
         return [filename, (await download(file_id)).length > 0]
       }),
     )
-    expect(attached.toSorted()).toEqual([
-      ['forgotten.txt', true],
-      ['sales.xlsx', true],
-    ])
+    expect(Object.fromEntries(attached)).toEqual({ 'forgotten.txt': true, 'sales.xlsx': true })
   })
 
   test('streams the code, what came of it, and the figure before the words', async () => {
@@ -260,8 +253,9 @@ test('a server without sandboxes says so to the model, and the run goes on', asy
   server.model.script(runs('1'), say('I cannot.'))
   const run = await client.beta.threads.runs.createAndPoll(threadId, { assistant_id: assistantId })
   expect(run.status).toBe('completed')
-  const { messages } = server.model.requests.at(-1)?.body as { messages: { content: string }[] }
-  expect(messages.at(-1)?.content).toMatch(/code_interpreter cannot be used.*SANDBOX_PROVIDER/)
+  expect(server.model.requests.at(-1)?.toolResults.at(-1)).toMatch(
+    /code_interpreter cannot be used.*SANDBOX_PROVIDER/,
+  )
 })
 
 type CodeCall = OpenAI.Beta.Threads.Runs.CodeInterpreterToolCall['code_interpreter']

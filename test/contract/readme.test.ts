@@ -5,7 +5,9 @@ import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
 
 import { startDemoModel } from '../../local/demo-model.ts'
+import { queryOnce } from '../support/cluster.ts'
 import { call, say, startScriptedModel } from '../support/model.ts'
+import { codeEnv, noCode } from '../support/sandboxes.ts'
 import { startServer } from '../support/server.ts'
 import { pythonClient } from './clients.ts'
 
@@ -45,6 +47,19 @@ describe.each(programs)("the README's example in $name prints an answer", ({ run
     const lines = await run(server.baseUrl)
     expect(lines).toContain('user Solve the equation `3x + 11 = 14`.')
     expect(lines).toMatch(/assistant \[demo model\][^]*x = 1/)
+  })
+
+  const whyNot = noCode ? ` (skipped: ${noCode})` : ''
+  test.skipIf(isMissing || noCode)(`with code that ran${whyNot}`, async () => {
+    await using demo = await startDemoModel({ port: 0, tokenDelayMs: 1 })
+    await using server = await startServer({ ...codeEnv(), UPSTREAM_BASE_URL: demo.url })
+    const lines = await run(server.baseUrl)
+    const calls = await queryOnce<{ arguments: string; outputs: { logs?: string }[] }>(
+      server.databaseUrl,
+      'SELECT arguments, outputs FROM tool_calls',
+    )
+    console.log(lines, JSON.stringify(calls))
+    expect(lines).toContain('x = 1')
   })
 
   test.skipIf(isMissing)(

@@ -182,9 +182,12 @@ describe.skipIf(!isThere)(
       expect(new Set(names)).toEqual(new Set(Object.keys(known)))
     })
 
-    test.each(Object.entries(sessions))('%s is answered as it was recorded', async (...session) => {
-      await play(...session)
-    })
+    test.each(Object.entries(sessions))(
+      '%s is answered as it was recorded',
+      async (name, steps) => {
+        expect(await play(name, steps)).not.toEqual([])
+      },
+    )
 
     test.skipIf(noCode).each(Object.entries(codeSessions))(
       `%s is answered as it was recorded${noCode ? `: ${noCode}` : ''}`,

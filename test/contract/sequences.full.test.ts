@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 import { startServer, type TestServer } from '../support/server.ts'
 import { nodeClient, oldNodeClient, oldPythonClient, pythonClient } from './clients.ts'
-import { inProgram, serverOfTranscripts, transcripts } from './sequences.ts'
+import { inProgram, serverOfTranscripts, skipped, transcripts } from './sequences.ts'
 import { gone, goneMessage } from './transcripts/cut-short.ts'
 import { toldBy } from './transcripts/transcript.ts'
 import { v1 } from './transcripts/v1.ts'
@@ -32,7 +32,8 @@ afterAll(() => server[Symbol.asyncDispose]())
 describe.each(Object.entries(clients))('%s', (name, [sdk, dialect]) => {
   const why = sdk ? '' : ' (skipped: LONGRUN_PYTHON_SDKS does not name it)'
 
-  test.runIf(sdk).each(followable)(`sequence $title${why}`, async (transcript) => {
+  test.runIf(sdk).for(followable)(`sequence $title${why}`, async (transcript, { skip }) => {
+    skip(skipped(transcript) !== '', skipped(transcript))
     const told = toldBy(transcript, dialect)
     const statuses = told.map(({ status }) => status)
     const followed = await inProgram(server, sdk, 'stream', transcript).catch(String)

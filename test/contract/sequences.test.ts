@@ -12,7 +12,7 @@ import {
 } from '../support/event-stream.ts'
 import { call, say } from '../support/model.ts'
 import { startServer, type TestServer } from '../support/server.ts'
-import { act, question, serverOfTranscripts, transcripts, unplayed } from './sequences.ts'
+import { act, question, serverOfTranscripts, skipped, transcripts } from './sequences.ts'
 import { bind, merged } from './transcripts/binder.ts'
 import { gone, goneMessage } from './transcripts/cut-short.ts'
 import { plainAnswer } from './transcripts/plain-answer.ts'
@@ -40,8 +40,8 @@ beforeAll(async () => {
 })
 afterAll(() => server[Symbol.asyncDispose]())
 
-describe.each([...transcripts, gone])('sequence $title', (transcript) => {
-  test.each([
+describe.each([...transcripts, gone].map(titled))('%s', (_, transcript) => {
+  test.skipIf(skipped(transcript)).each([
     ['v2', v2],
     ['v1', v1],
   ] as const)('as frames of %s', async (name, dialect) => {
@@ -60,10 +60,10 @@ describe.each([...transcripts, gone])('sequence $title', (transcript) => {
   })
 })
 
-describe.each(transcripts)('sequence $title', (transcript) => {
+describe.each(transcripts.map(titled))('%s', (_, transcript) => {
   const { answers, tools, thread, body, meanwhile } = transcript
 
-  test('as the helpers for streams follow it', async () => {
+  test.skipIf(skipped(transcript))('as the helpers for streams follow it', async () => {
     const [told, toldOfRest] = toldBy(transcript, v2)
     const stream = await followedBy(transcript)
     expect(await followed(stream)).toEqual(told)
@@ -82,7 +82,7 @@ describe.each(transcripts)('sequence $title', (transcript) => {
     expect(await followed(rest)).toEqual(toldOfRest)
   })
 
-  test('as the helpers that poll end with it', async () => {
+  test.skipIf(skipped(transcript))('as the helpers that poll end with it', async () => {
     const [told, toldOfRest] = toldBy(transcript, v2)
     server.model.script(...answers())
     const { threadId, assistantId } = await newThread(client, question, tools)
@@ -212,10 +212,6 @@ describe('a stream', () => {
   }
 })
 
-describe.skipIf(unplayed.length === 0)('where no code can be run', () => {
-  test.skip.each(unplayed)('%s', () => {})
-})
-
 test('sequence D, file search', async ({ skip }) => {
   skip('needs file_search, which comes later')
   server.model.script(call({ name: 'file_search', arguments: {} }), say('Done.'))
@@ -228,6 +224,10 @@ test('sequence D, file search', async ({ skip }) => {
   const events = answer?.events.toSpliced(answer.events.indexOf(own[0] ?? ''), 0, ...own)
   expect(compact((await eventsIn(stream)).map(({ event }) => event))).toEqual(events)
 })
+
+function titled(transcript: Transcript): [title: string, Transcript] {
+  return [`sequence ${transcript.title}${skipped(transcript)}`, transcript]
+}
 
 /** The events of a run and of its outputs, as they came; and what was known of it before. */
 async function streamsOf(transcript: Transcript, dialect: 'v1' | 'v2') {

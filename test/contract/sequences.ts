@@ -16,7 +16,7 @@ import { plainAnswer } from './transcripts/plain-answer.ts'
 import type { Transcript } from './transcripts/transcript.ts'
 
 /** Of spec section 4.3, all that end with their run, or where it asks for outputs. */
-const all: Transcript[] = [
+export const transcripts: Transcript[] = [
   plainAnswer,
   ownThread,
   figureAndFile,
@@ -29,12 +29,10 @@ const all: Transcript[] = [
   expired,
 ]
 
-export const transcripts = noCode ? all.filter(({ runsCode }) => !runsCode) : all
-
-/** Those that cannot be played here, and why. */
-export const unplayed = all
-  .filter((transcript) => !transcripts.includes(transcript))
-  .map(({ title }) => `sequence ${title}: ${noCode}`)
+/** Why a transcript cannot be played here; empty where it can. */
+export function skipped({ runsCode }: Transcript): string {
+  return runsCode && noCode ? ` (skipped: ${noCode})` : ''
+}
 
 /** A failed answer is not asked for again: the run fails with what it had written. A silent model is left alone until the run's deadline. */
 export const serverOfTranscripts = {

@@ -143,12 +143,7 @@ async function runCells(
 }
 
 /** What the model was told in its last request that its calls came to, in their order. */
-function toolOutputs({ model }: Cluster): string[] {
-  const { messages } = model.requests.at(-1)?.body as {
-    messages: { role: string; content: string }[]
-  }
-  return messages.filter(({ role }) => role === 'tool').map(({ content }) => content)
-}
+const toolOutputs = ({ model }: Cluster): string[] => model.requests.at(-1)?.toolResults ?? []
 
 const lastOutput = (cluster: Cluster): string => toolOutputs(cluster).at(-1) ?? ''
 

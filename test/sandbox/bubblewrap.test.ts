@@ -8,7 +8,12 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 
 import { createLogger } from '../../log.ts'
 import { diagnose, notRunning } from '../../sandbox/bubblewrap-remedies.ts'
-import { type CodeResult, openSandboxes, Sandbox, type SandboxProvider } from '../../sandbox/index.ts'
+import {
+  type CodeResult,
+  openSandboxes,
+  Sandbox,
+  type SandboxProvider,
+} from '../../sandbox/index.ts'
 import { eventually, isAlive } from '../local/scratch.ts'
 import { describeProviders, TEST_LIMITS, testProviders, testRoot } from './support.ts'
 
@@ -95,14 +100,17 @@ describe('why bubblewrap does not run, and what to do', () => {
   const probe = () => [process.execPath, resolve('test/sandbox/probe-main.ts'), dir]
   const canUnshare = spawnSync('unshare', ['--user', '--map-root-user', 'true']).status === 0
 
-  test.skipIf(!canUnshare)('13: as root that cannot become another user, nothing is started', () => {
-    // A namespace of users in which this process is root, and no other user is known.
-    const { stdout } = spawnSync('unshare', ['--user', '--map-root-user', ...probe()])
-    expect(JSON.parse(stdout.toString())).toMatchObject({
-      ok: false,
-      remedy: expect.stringContaining('another user than root'),
-    })
-  })
+  test.skipIf(!canUnshare)(
+    '13: as root that cannot become another user, nothing is started',
+    () => {
+      // A namespace of users in which this process is root, and no other user is known.
+      const { stdout } = spawnSync('unshare', ['--user', '--map-root-user', ...probe()])
+      expect(JSON.parse(stdout.toString())).toMatchObject({
+        ok: false,
+        remedy: expect.stringContaining('another user than root'),
+      })
+    },
+  )
 })
 
 describe('as a user without any rights', () => {
@@ -194,8 +202,8 @@ describeProviders('from one process to the next', (provider) => {
     const sandbox = await Sandbox.create(mine, optionsIn(join(dir, 'a')))
     await sandbox.terminate()
     expect(isAlive(sandbox.hostPid)).toBe(false)
-    if (existsSync(join(dir, 'mine', 'processes')))
-      expect(readdirSync(join(dir, 'mine', 'processes'))).toEqual([])
+    const written = join(dir, 'mine', 'processes')
+    expect(existsSync(written) ? readdirSync(written) : []).toEqual([])
   })
 })
 
@@ -212,6 +220,11 @@ function optionsIn(dataDir: string) {
 
 /** How many processes have the directory mounted. */
 function processesIn(path: string): number {
-  const { stdout } = spawnSync('sh', ['-c', 'cat /proc/[0-9]*/mountinfo | grep -cF "$1"', 'sh', path])
+  const { stdout } = spawnSync('sh', [
+    '-c',
+    'cat /proc/[0-9]*/mountinfo | grep -cF "$1"',
+    'sh',
+    path,
+  ])
   return Number(stdout.toString())
 }

@@ -1,6 +1,11 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
-import { InvalidError, type Sandbox, SandboxStartError, SandboxTimeoutError } from '../../sandbox/index.ts'
+import {
+  InvalidError,
+  type Sandbox,
+  SandboxStartError,
+  SandboxTimeoutError,
+} from '../../sandbox/index.ts'
 import { describeProviders, openTestSandbox } from './support.ts'
 
 describeProviders('programs beside the interpreter', (provider) => {
@@ -82,7 +87,8 @@ describeProviders('programs beside the interpreter', (provider) => {
   })
 
   test('a program has the limits of the sandbox', async () => {
-    const limits = 'import resource as r; print(r.getrlimit(r.RLIMIT_NPROC), r.getrlimit(r.RLIMIT_CORE))'
+    const limits =
+      'import resource as r; print(r.getrlimit(r.RLIMIT_NPROC), r.getrlimit(r.RLIMIT_CORE))'
     const program = await sandbox.exec(['python3', '-c', limits])
     expect(await program.stdout.readText()).toBe('(64, 64) (0, 0)\n')
   })

@@ -115,11 +115,14 @@ describeProviders('what code does to its session', (provider) => {
 
   test('what is put out is told while the code runs', async () => {
     const stop = new AbortController()
-    const { status, outputs } = await sandbox.runCode('print("here")\nimport time\ntime.sleep(60)', {
-      timeoutMs: 60_000,
-      signal: stop.signal,
-      onOutput: (piece) => piece.type === 'logs' && piece.logs.includes('here') && stop.abort(),
-    })
+    const { status, outputs } = await sandbox.runCode(
+      'print("here")\nimport time\ntime.sleep(60)',
+      {
+        timeoutMs: 60_000,
+        signal: stop.signal,
+        onOutput: (piece) => piece.type === 'logs' && piece.logs.includes('here') && stop.abort(),
+      },
+    )
     expect(status).toBe('interrupted')
     expect(logsOf(outputs)).toMatch(/^here\n/)
   })
@@ -157,7 +160,9 @@ describeProviders('what code does to its session', (provider) => {
   })
 
   test('programs are heard, by subprocess and by an exclamation mark', async () => {
-    expect(await run('import subprocess\nsubprocess.run(["echo", "a"])\n!echo b >&2')).toMatchObject({
+    expect(
+      await run('import subprocess\nsubprocess.run(["echo", "a"])\n!echo b >&2'),
+    ).toMatchObject({
       status: 'ok',
       logs: 'a\nb\n',
     })
@@ -166,9 +171,7 @@ describeProviders('what code does to its session', (provider) => {
   test('what comes in the background after a cell belongs to no cell', async () => {
     await run('import subprocess\np = subprocess.Popen("sleep 0.3; echo late", shell=True)')
     await run('import time\ntime.sleep(0)')
-    await expect
-      .poll(async () => (await sandbox.exec(['pgrep', 'sleep'])).wait())
-      .not.toBe(0)
+    await expect.poll(async () => (await sandbox.exec(['pgrep', 'sleep'])).wait()).not.toBe(0)
     expect(await run('p.wait()')).toMatchObject({ logs: '0' })
   })
 
@@ -184,7 +187,10 @@ describeProviders('what code does to its session', (provider) => {
     ['a long sleep', 'import time\ntime.sleep(1000)'],
     ['a pattern that backtracks', 'import re\nre.match("(a+)+b", "a" * 60)'],
     ['a program that does not end', '!sleep 1000'],
-    ['a program in a session of its own', 'import subprocess\nsubprocess.run(["setsid", "-w", "sleep", "1000"])'],
+    [
+      'a program in a session of its own',
+      'import subprocess\nsubprocess.run(["setsid", "-w", "sleep", "1000"])',
+    ],
   ])('%s ends at its timeout, and variables are kept', async (_, code) => {
     await run('kept = 41')
     const result = await run(`print("begun")\n${code}`, 1000)
@@ -210,6 +216,13 @@ describeProviders('what code does to its session', (provider) => {
       note: 'The code was interrupted.',
     })
     expect(await run('kept')).toMatchObject({ logs: '41' })
+  })
+
+  test('a signal that is aborted right after the start interrupts all the same', async () => {
+    const stop = new AbortController()
+    const cell = sandbox.runCode('while True: pass', { timeoutMs: 10_000, signal: stop.signal })
+    setImmediate(() => stop.abort())
+    expect(await cell).toMatchObject({ status: 'interrupted', stateLost: false })
   })
 
   test('a cell that was taken back before its turn never runs', async () => {
@@ -345,7 +358,10 @@ describeProviders('what code does to its session', (provider) => {
   })
 
   test('a fork bomb is bounded and ends', async () => {
-    const result = await run('import os\nwhile True:\n    try: os.fork()\n    except OSError: pass', 2000)
+    const result = await run(
+      'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass',
+      2000,
+    )
     expect(['timeout', 'crashed']).toContain(result.status)
     expect(result.durationMs).toBeLessThan(2000 + 3000)
     expect(await run('1')).toMatchObject({ status: 'ok', logs: '1' })
@@ -383,9 +399,12 @@ describeProviders('what ends a whole sandbox', (provider) => {
 
   test('killing the supervisor is told to the cell, and to those that come after it', async () => {
     await using sandbox = await openTestSandbox(provider)
-    const result = await sandbox.runCode(`print("x")\n${supervisor}os.kill(S, 9)\nwhile True: pass`, {
-      timeoutMs: 5000,
-    })
+    const result = await sandbox.runCode(
+      `print("x")\n${supervisor}os.kill(S, 9)\nwhile True: pass`,
+      {
+        timeoutMs: 5000,
+      },
+    )
     expect(result).toMatchObject({
       status: 'gone',
       stateLost: true,
@@ -434,4 +453,3 @@ function processesOf(id: string): string[] {
     return stdout.toString().includes(id)
   })
 }
-

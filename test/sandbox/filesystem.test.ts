@@ -82,7 +82,11 @@ test('stat tells files, directories and what is neither apart', async () => {
   const files = open()
   await files.writeText('a/x', '123')
   symlinkSync('/etc/passwd', join(dataDir, 'link'))
-  expect(await files.stat('a/x')).toMatchObject({ type: 'file', sizeBytes: 3, path: '/mnt/data/a/x' })
+  expect(await files.stat('a/x')).toMatchObject({
+    type: 'file',
+    sizeBytes: 3,
+    path: '/mnt/data/a/x',
+  })
   expect(await files.stat('a')).toMatchObject({ type: 'directory' })
   expect(await files.stat('/mnt/data')).toMatchObject({ type: 'directory', path: '/mnt/data' })
   expect(await files.stat('link')).toMatchObject({ type: 'other' })
@@ -126,7 +130,9 @@ test('errors say what is wrong', async () => {
   await expect(files.readText('file/x')).rejects.toThrow(SandboxFilesystemNotADirectoryError)
   await expect(files.makeDirectory('file/x')).rejects.toThrow(SandboxFilesystemNotADirectoryError)
   await expect(files.readText('link')).rejects.toThrow(SandboxFilesystemPermissionError)
-  await expect(files.writeText('dirlink/x', 'x')).rejects.toThrow(SandboxFilesystemNotADirectoryError)
+  await expect(files.writeText('dirlink/x', 'x')).rejects.toThrow(
+    SandboxFilesystemNotADirectoryError,
+  )
   await expect(files.readText('/etc/passwd')).rejects.toThrow(InvalidError)
   await expect(files.readText('../x')).rejects.toThrow(InvalidError)
   await expect(files.readText('a\0b')).rejects.toThrow(InvalidError)

@@ -113,7 +113,9 @@ describeProviders('a sandbox with a list of what it may reach', (provider) => {
     expect(await printed(sandbox, 'get("https://example.com/")')).toMatch(/403|URLError|OSError/)
     // The forwarder comes back when code has killed it.
     await printed(sandbox, '!pkill -f forwarder.py; true')
-    await expect.poll(async () => await printed(sandbox, `get("http://${here}/y")`)).toBe("'answered'")
+    await expect
+      .poll(async () => await printed(sandbox, `get("http://${here}/y")`), { timeout: 10_000 })
+      .toBe("'answered'")
     // Around the proxy there is nothing.
     const direct = `try:\n    print(socket.create_connection(("127.0.0.1", ${port}), 2))\nexcept OSError as e: print(type(e).__name__)`
     expect(await printed(sandbox, direct)).toBe('ConnectionRefusedError\n')

@@ -52,7 +52,10 @@ test('neighbouring logs are merged, images stay where they were', () => {
   outputs.add(image)
   outputs.add({ type: 'logs', logs: 'c' })
   expect(outputs.take()).toEqual([{ type: 'logs', logs: 'ab' }, image, { type: 'logs', logs: 'c' }])
-  expect(pieces.map((piece) => (piece.type === 'logs' ? piece.logs : piece.format))).toEqual(
-    ['a', 'b', 'png', 'c'],
-  )
+  expect(pieces.map((piece) => (piece.type === 'logs' ? piece.logs : piece.format))).toEqual([
+    'a',
+    'b',
+    'png',
+    'c',
+  ])
 })

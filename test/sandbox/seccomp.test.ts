@@ -19,7 +19,7 @@ function verdict(program: Buffer, { audit = AUDIT.x64, number, args = [] }: Call
   data.writeUInt32LE(audit, 4)
   for (const [index, arg] of args.entries()) data.writeBigUInt64LE(BigInt(arg), 16 + 8 * index)
   let accumulator = 0
-  for (let at = 0; at < program.length; ) {
+  for (let at = 0; at < program.length;) {
     const code = program.readUInt16LE(at)
     const k = program.readUInt32LE(at + 4)
     const jump = (holds: boolean) => 8 * (1 + program.readUInt8(at + (holds ? 2 : 3)))

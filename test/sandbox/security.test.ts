@@ -5,7 +5,7 @@ import { basename, dirname, join } from 'node:path'
 
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 
-import { insideEnv } from '../../sandbox/index.ts'
+import { insideEnv, SandboxFilesystemError } from '../../sandbox/index.ts'
 import {
   describeProviders,
   openTestSandbox,
@@ -53,7 +53,7 @@ describeProviders('what code cannot do', (provider) => {
     )) as Record<string, string>
     expect(JSON.stringify(environments)).not.toContain('canary')
     // A launcher of bubblewrap is process 1, with the environment that it was given: none.
-    if (provider.name === 'bubblewrap') expect(environments['1']).toBe('')
+    expect(environments['1'] ?? '').toBe(provider.name === 'bubblewrap' ? '' : environments['1'])
     const own = (await value('list(os.environ)', 'import os')) as string[]
     const given = Object.keys(insideEnv(testRoot().root))
     // Names that shells and launchers set by themselves.
@@ -65,9 +65,12 @@ describeProviders('what code cannot do', (provider) => {
     expect(status).toMatch(/^CapBnd:\s0+$/m)
     expect(status).toMatch(/^CapEff:\s0+$/m)
     expect(status).toMatch(/^NoNewPrivs:\s1$/m)
-    if (provider.name !== 'runsc') expect(status).toMatch(/^Seccomp:\s2$/m)
+    // gVisor's own kernel keeps filters to itself.
+    expect(status).toMatch(provider.name === 'runsc' ? /^Seccomp:/m : /^Seccomp:\s2$/m)
     // From outside, since a sandbox sees its own numbers of users.
-    const running = sandbox.runCode('import time; MARK = "a-mark"; time.sleep(2)', { timeoutMs: 9000 })
+    const running = sandbox.runCode('import time; MARK = "a-mark"; time.sleep(2)', {
+      timeoutMs: 9000,
+    })
     const inside = descendantsOf(sandbox.hostPid)
     expect(inside.length).toBeGreaterThan(2)
     for (const pid of inside) {
@@ -146,6 +149,32 @@ describeProviders('what code cannot do', (provider) => {
     expect(await printed(sandbox, `print(${forged}); print("after")`)).toMatch(/after\n$/)
   })
 
+  test('what code writes to the lines that its interpreter has reaches nothing else', async () => {
+    await using victim = await openTestSandbox(provider)
+    const junk = [
+      'import os, random, socket, stat',
+      'random.seed(7)',
+      'kinds = [b"I", b"O", b"E", b"R", b"S", b"X", b"A", b"", b"{"]',
+      'for fd in range(3, 300):',
+      '    try: mode = os.fstat(fd).st_mode',
+      '    except OSError: continue',
+      '    for _ in range(200):',
+      '        data = random.choice(kinds) + random.randbytes(random.choice([0, 1, 5, 6, 60, 5000]))',
+      '        try:',
+      '            if stat.S_ISSOCK(mode): socket.socket(fileno=os.dup(fd)).send(data, socket.MSG_DONTWAIT)',
+      '            elif stat.S_ISFIFO(mode): os.write(fd, data)',
+      '        except OSError: pass',
+    ].join('\n')
+    await victim.runCode(junk, { timeoutMs: 5000 })
+    // Whatever it has done to its own cells, the session answers or is said to be gone.
+    await victim.runCode('import os; os._exit(0)', { timeoutMs: 5000 })
+    await victim.runCode('1', { timeoutMs: 5000 })
+    expect(await victim.runCode('6 * 7', { timeoutMs: 5000 })).toMatchObject({
+      status: 'ok',
+      outputs: [{ logs: '42' }],
+    })
+  })
+
   test('6: what holds the key cannot be looked into, and the key is in nothing else', async () => {
     const looks = [
       'import os',
@@ -191,8 +220,9 @@ describeProviders('what code cannot do', (provider) => {
     await printed(sandbox, call)
     const EPERM = 1
     const refused = (await value('{name: call(name, 0, 0, 0, 0, 0) for name in numbers}')) as object
-    if (provider.name === 'runsc') expect(Object.values(refused)).not.toContain(false)
-    else expect(new Set(Object.values(refused))).toEqual(new Set([EPERM]))
+    // gVisor lacks some of them, and refuses those in other words.
+    const inOtherWords = Object.values(refused).filter((errno) => errno !== EPERM)
+    expect(inOtherWords).toEqual(provider.name === 'runsc' ? inOtherWords.filter(Boolean) : [])
     expect(await value('call("unshare", 0x10000000)')).not.toBe(false)
     expect(await value('family(40)')).not.toBe(0)
     expect(await value('family(17)')).not.toBe(0)
@@ -214,11 +244,11 @@ describeProviders('what code cannot do', (provider) => {
     )
     const { filesystem } = sandbox
     for (const path of ['link', 'etc', 'fifo', 'dir', 'socket', 'etc/passwd', 'up/canary']) {
-      await expect(filesystem.readBytes(path), path).rejects.toThrow()
-      await expect(filesystem.openRead(path), path).rejects.toThrow()
+      await expect(filesystem.readBytes(path)).rejects.toThrow(SandboxFilesystemError)
+      await expect(filesystem.openRead(path)).rejects.toThrow(SandboxFilesystemError)
     }
     await expect(filesystem.readText('../canary')).rejects.toThrow('not under /mnt/data')
-    await expect(filesystem.writeText('etc/new', 'x')).rejects.toThrow()
+    await expect(filesystem.writeText('etc/new', 'x')).rejects.toThrow('no directory')
     await filesystem.writeText('link', 'replaced')
     expect(readFileSync(canary, 'utf8')).toBe('secret')
     expect(await filesystem.readText('link')).toBe('replaced')
@@ -229,7 +259,7 @@ describeProviders('what code cannot do', (provider) => {
   test('9: one sandbox sees neither files nor processes of another', async () => {
     await using other = await openTestSandbox(provider)
     await other.filesystem.writeText('mine', 'x')
-    await (await other.exec(['sleep', '543'])).stdin.end()
+    await other.exec(['sleep', '543'])
     expect(await value('os.listdir("/mnt/data")', 'import os')).not.toContain('mine')
     const found = await sandbox.exec(['pgrep', '-f', 'sleep 543'])
     expect(await found.wait()).toBe(1)
@@ -259,10 +289,19 @@ describeProviders('what code cannot do', (provider) => {
     ].join('\n')
     expect(await value(`os.path.exists(${JSON.stringify(canary)})`, probe)).toBe(false)
     expect(await value('os.path.exists("/var/run/docker.sock")')).toBe(false)
-    expect(await value('os.path.exists("/root/.cache") or os.path.exists("/etc/shadow")')).toBe(false)
-    const paths = ['/x', '/etc/passwd', '/usr/bin/x', '/kernel/worker.py', '/opt/wheels/x', '/dev/x']
+    expect(await value('os.path.exists("/root/.cache") or os.path.exists("/etc/shadow")')).toBe(
+      false,
+    )
+    const paths = [
+      '/x',
+      '/etc/passwd',
+      '/usr/bin/x',
+      '/kernel/worker.py',
+      '/opt/wheels/x',
+      '/dev/x',
+    ]
     for (const path of [...paths, '/proc/sys/kernel/core_pattern', '/proc/sysrq-trigger']) {
-      expect(await value(`writes("${path}")`), path).toBe(false)
+      expect({ path, writes: await value(`writes("${path}")`) }).toEqual({ path, writes: false })
     }
     expect(await value('glob.glob("/sys/fs/cgroup/*")')).toEqual([])
   })
@@ -324,4 +363,3 @@ function descendantsOf(pid: number): number[] {
   }
   return found
 }
-

@@ -10,9 +10,12 @@ mkdirSync(dataDir)
 const provider = testProviders(dir).find(({ name }) => name === 'bubblewrap')
 if (!provider) throw new Error('There is no bubblewrap.')
 const sandbox = await provider.create({ dataDir, limits: TEST_LIMITS, network: 'none' })
-const running = sandbox.runCode('import subprocess; subprocess.run(["setsid", "-w", "sleep", "600"])', {
-  timeoutMs: 600_000,
-})
+const running = sandbox.runCode(
+  'import subprocess; subprocess.run(["setsid", "-w", "sleep", "600"])',
+  {
+    timeoutMs: 600_000,
+  },
+)
 await (await sandbox.exec(['true'])).wait()
 console.log(JSON.stringify({ hostPid: sandbox.hostPid }))
 await running

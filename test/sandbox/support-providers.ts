@@ -30,5 +30,12 @@ export function testRoot() {
 export function testProviders(stateDir: string): SandboxProvider[] {
   const { root, bwrapPath } = testRoot()
   const log = createLogger('silent')
-  return createProviders({ root, stateDir, log, ...(bwrapPath !== undefined && { bwrapPath }) })
+  const dockerHost = process.env['DOCKER_HOST']
+  return createProviders({
+    root,
+    stateDir,
+    log,
+    ...(bwrapPath !== undefined && { bwrapPath }),
+    ...(dockerHost !== undefined && { dockerHost }),
+  })
 }

@@ -11,6 +11,7 @@ import type {
   SandboxOptions,
   SandboxProvider,
 } from '../../sandbox/index.ts'
+import { ensureDocker } from './support-docker.ts'
 import { TEST_LIMITS, testProviders } from './support-providers.ts'
 
 export { TEST_LIMITS, testProviders, testRoot } from './support-providers.ts'
@@ -18,6 +19,7 @@ export { TEST_LIMITS, testProviders, testRoot } from './support-providers.ts'
 const stateDir = mkdtempSync(join(tmpdir(), 'longrun-sandboxes-'))
 process.once('exit', () => rmSync(stateDir, { recursive: true, force: true }))
 
+await ensureDocker()
 const probed = await Promise.all(
   testProviders(stateDir).map(async (provider) => ({ provider, result: await provider.probe() })),
 )
@@ -25,8 +27,10 @@ const probed = await Promise.all(
 /** The same tests for every provider that works here; of the others it is shown why they do not. */
 export function describeProviders(title: string, body: (provider: SandboxProvider) => void): void {
   for (const { provider, result } of probed) {
-    if (result.ok) describe(`${provider.name}: ${title}`, () => body(provider))
-    else describe.skip(`${provider.name}: ${title} (skipped: ${result.why})`, () => body(provider))
+    const reason = result.ok ? '' : ` (skipped: ${result.why})`
+    describe.skipIf(!result.ok)(`${provider.name}: ${title}${reason}`, () => {
+      body(provider)
+    })
   }
 }
 
@@ -60,5 +64,7 @@ export async function printed(sandbox: Sandbox, code: string): Promise<string> {
 
 /** What the code makes of an expression, by way of JSON. */
 export async function valueOf(sandbox: Sandbox, expression: string, setUp = ''): Promise<unknown> {
-  return JSON.parse(await printed(sandbox, `${setUp}\nimport json\nprint(json.dumps(${expression}))`))
+  return JSON.parse(
+    await printed(sandbox, `${setUp}\nimport json\nprint(json.dumps(${expression}))`),
+  )
 }

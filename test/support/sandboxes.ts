@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { openRoot } from '../../sandbox/root.ts'
 import { eventually } from '../local/scratch.ts'
 
-const cacheDir = process.env['LONGRUN_CACHE'] ?? join(homedir(), '.cache', 'longrun')
+export const cacheDir = process.env['LONGRUN_CACHE'] ?? join(homedir(), '.cache', 'longrun')
 const root = openRoot({ cacheDir, directory: undefined, image: undefined }).state()
 
 /** Why no code can be run here; undefined where it can. */

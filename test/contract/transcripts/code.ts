@@ -29,9 +29,9 @@ export const figureAndFile: Transcript = {
   ],
   tools: [{ type: 'code_interpreter' }],
   runsCode: true,
-  streams: ({ run, toolStep, messageStep, message, imageFile, madeFiles, usage }) => [
+  streams: ({ run, runsCode, toolStep, messageStep, message, imageFile, madeFiles, usage }) => [
     [
-      ['thread.run.created', 'run_1', codeRun(run)],
+      ['thread.run.created', 'run_1', { ...run, ...runsCode }],
       ['thread.run.queued', 'run_1', {}],
       ['thread.run.in_progress', 'run_1', { status: 'in_progress', started_at: '@started' }],
       ['thread.run.step.created', 'step_1', { ...toolStep, created_at: '@called' }],
@@ -118,7 +118,8 @@ const linked = {
 
 /**
  * [REC BasicRunStepFunctionalityWorks] Steps of messages and of calls take turns, and outputs are empty where there are none.
- * One answer has words and a call here, so its message is open until the code is written, and has no usage of its own (our choice).
+ * The message ends where the call begins, since clients know one open step at a time; one answer has both here, whose usage is
+ * that of the call's step (our choice).
  */
 export const betweenWords: Transcript = {
   title: 'C, code between words',
@@ -129,9 +130,9 @@ export const betweenWords: Transcript = {
   ],
   tools: [{ type: 'code_interpreter' }],
   runsCode: true,
-  streams: ({ run, toolStep, messageStep, message, usage }) => [
+  streams: ({ run, runsCode, toolStep, messageStep, message, usage }) => [
     [
-      ['thread.run.created', 'run_1', codeRun(run)],
+      ['thread.run.created', 'run_1', { ...run, ...runsCode }],
       ['thread.run.queued', 'run_1', {}],
       ['thread.run.in_progress', 'run_1', { status: 'in_progress', started_at: '@started' }],
       ['thread.run.step.created', 'step_1', messageStep],
@@ -139,10 +140,6 @@ export const betweenWords: Transcript = {
       ['thread.message.created', 'msg_1', message],
       ['thread.message.in_progress', 'msg_1', {}],
       messageDelta({ index: 0, type: 'text', text: { value: 'I try. ', annotations: [] } }),
-      ['thread.run.step.created', 'step_2', { ...toolStep, created_at: '@called' }],
-      ['thread.run.step.in_progress', 'step_2', {}],
-      stepDelta('step_2', begins('call_1')),
-      stepDelta('step_2', { input: 'x = 20' }),
       [
         'thread.message.completed',
         'msg_1',
@@ -157,6 +154,10 @@ export const betweenWords: Transcript = {
         'step_1',
         { status: 'completed', completed_at: '@said', usage: null },
       ],
+      ['thread.run.step.created', 'step_2', { ...toolStep, created_at: '@called' }],
+      ['thread.run.step.in_progress', 'step_2', {}],
+      stepDelta('step_2', begins('call_1')),
+      stepDelta('step_2', { input: 'x = 20' }),
       [
         'thread.run.step.completed',
         'step_2',
@@ -228,10 +229,6 @@ export const betweenWords: Transcript = {
 
 function cell(code: string): ScriptedCall {
   return { name: 'code_interpreter', arguments: { code } }
-}
-
-function codeRun(run: Fields): Fields {
-  return { ...run, tools: [{ type: 'code_interpreter' }] }
 }
 
 /** What the first delta of a call says of it, once. */

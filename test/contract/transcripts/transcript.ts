@@ -53,6 +53,8 @@ export interface Words {
   /** A message of run_1 before its first word. */
   message: Fields
   lookUp: Fields
+  /** What a run has whose assistant runs code, and has no files for it. */
+  runsCode: Fields
   /** What a part of a message says of an image. */
   imageFile: (fileId: string) => Fields
   /** What a message says of the files that code has made for it. */

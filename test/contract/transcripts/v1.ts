@@ -91,6 +91,7 @@ export function v1(lifeS: number): Words {
       type: 'function',
       function: { name: 'look_up', parameters: { type: 'object', properties: {} } },
     },
+    runsCode: { tools: [{ type: 'code_interpreter' }] },
     // v1 knows no `detail`.
     imageFile: (file_id) => ({ file_id }),
     madeFiles: (file_ids) => ({ file_ids }),

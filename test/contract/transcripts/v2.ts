@@ -108,6 +108,11 @@ export function v2(lifeS: number): Words {
         strict: false,
       },
     },
+    // Of the assistant; the recorded streams have it so (D5).
+    runsCode: {
+      tools: [{ type: 'code_interpreter' }],
+      tool_resources: { code_interpreter: { file_ids: [] } },
+    },
     // Nobody has said in how much detail it is seen.
     imageFile: (file_id) => ({ file_id, detail: 'auto' }),
     madeFiles: (ids) => ({
