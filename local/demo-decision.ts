@@ -194,7 +194,8 @@ function reportResult(result: ToolResult, turn: Turn): string {
 }
 
 function reportCode(result: ToolResult, turn: Turn): string {
-  const output = cut(result.output.trim(), 4000)
+  const { said, links } = readCodeReport(result.output)
+  const output = cut(said, 4000)
   const equation = pythonBlock(turn.question) ? null : findLinearEquation(turn.question)
   const hasSolution = equation !== null && output.includes(`${equation.unknown} =`)
   const hasFailed = !hasSolution && FAILURE.test(output)
@@ -203,22 +204,37 @@ function reportCode(result: ToolResult, turn: Turn): string {
     : `The code interpreter ran the code. Its output:\n\n${output || '(nothing)'}`
   const byHand =
     equation && !hasSolution && `Worked out without it: ${solutionOf(equation)} solves it.`
-  return [told, byHand, linksIn(`${result.arguments}\n${output}`)].filter(Boolean).join('\n\n')
+  const files = links.length > 0 && `Files: ${links.slice(0, 5).join(', ')}`
+  return [told, byHand, files].filter(Boolean).join('\n\n')
 }
 
 const FAILURE =
   /not available|unavailable|not configured|no sandbox|cannot run|could not|failed|timed? ?out|error\b|traceback/i
 
-/** Files that the code wrote are offered for download the way that models learned to. */
-function linksIn(text: string): string | null {
-  const found = text.match(/\/mnt\/data\/[\w.-]{1,120}/g) ?? []
-  const names = new Set(found.map((path) => path.slice('/mnt/data/'.length).replace(/\.+$/, '')))
-  const links = [...names]
-    .filter((name) => name !== '' && !name.startsWith('file-'))
-    .slice(0, 5)
-    .map((name) => `[${name}](sandbox:/mnt/data/${name})`)
-  return links.length > 0 ? `Files: ${links.join(', ')}` : null
+interface CodeReport {
+  /** What the code printed. */
+  said: string
+  /** To files that it wrote, as the tool says that they are linked. */
+  links: string[]
 }
+
+/** Takes the notes of the tool, a line each, out of what the code printed. */
+function readCodeReport(output: string): CodeReport {
+  const said: string[] = []
+  const links: string[] = []
+  for (const line of output.split('\n')) {
+    const linkedAs = line.indexOf(LINKED_AS)
+    if (line.startsWith('[Wrote /mnt/data/') && line.endsWith('.]') && linkedAs >= 0) {
+      links.push(line.slice(linkedAs + LINKED_AS.length, -'.]'.length))
+    } else if (!SHOWN_ELSEWHERE.test(line)) said.push(line)
+  }
+  return { said: said.join('\n').trim(), links }
+}
+
+const LINKED_AS = ': link it as '
+/** What the user sees without being told. */
+const SHOWN_ELSEWHERE =
+  /^\[(?:Figure \d+ was shown to the user|The code ran and printed nothing)\.\]$/
 
 const MARKER = /【\d+:\d+†[^】]{1,300}】/gu
 

@@ -54,12 +54,9 @@ describe.each(programs)("the README's example in $name prints an answer", ({ run
     await using demo = await startDemoModel({ port: 0, tokenDelayMs: 1 })
     await using server = await startServer({ ...codeEnv(), UPSTREAM_BASE_URL: demo.url })
     const lines = await run(server.baseUrl)
-    const calls = await queryOnce<{ arguments: string; outputs: { logs?: string }[] }>(
-      server.databaseUrl,
-      'SELECT arguments, outputs FROM tool_calls',
-    )
-    console.log(lines, JSON.stringify(calls))
-    expect(lines).toContain('x = 1')
+    const calls = await queryOnce(server.databaseUrl, 'SELECT outputs FROM tool_calls')
+    expect(calls).toMatchObject([{ outputs: [{ type: 'logs', logs: 'x = 1\n' }] }])
+    expect(lines).toMatch(/assistant \[demo model\] The code interpreter ran[^]*\n\nx = 1\n$/)
   })
 
   test.skipIf(isMissing)(

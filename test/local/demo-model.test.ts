@@ -99,17 +99,29 @@ describe('the code interpreter', () => {
   })
 
   test('is called once, and its output is reported with links to files that the code wrote', () => {
-    const code = "open('/mnt/data/out.csv', 'w').write('1')"
+    const link = '[my out.csv](sandbox:/mnt/data/my out.csv)'
+    const output = [
+      "['printed']",
+      '[Figure 1 was shown to the user.]',
+      `[Wrote /mnt/data/my out.csv: link it as ${link}.]`,
+    ]
     const text = textFor(
       [
         user('```py\nx\n```'),
-        called('code_interpreter', { code }),
-        result('code_interpreter', '42'),
+        called('code_interpreter'),
+        result('code_interpreter', output.join('\n')),
       ],
       { tools },
     )
-    expect(text).toContain('42')
-    expect(text).toContain('[out.csv](sandbox:/mnt/data/out.csv)')
+    expect(text).toBe(
+      `[demo model] The code interpreter ran the code. Its output:\n\n['printed']\n\nFiles: ${link}`,
+    )
+  })
+
+  test('may print nothing', () => {
+    const silent = result('code_interpreter', '[The code ran and printed nothing.]')
+    const text = textFor([user('```py\nx = 1\n```'), called('code_interpreter'), silent], { tools })
+    expect(text).toBe('[demo model] The code interpreter ran the code. Its output:\n\n(nothing)')
   })
 
   test('may be out of order: that is said, and the equation is solved by hand', () => {
