@@ -8,7 +8,10 @@ export interface CodeFiles {
 }
 
 export interface DataFiles {
-  /** Of the assistant, of the thread and of its messages; each lies under its id, and under `name` as well. */
+  /**
+   * Of the assistant, of the thread and of its messages; each lies under its id, and under `name` as well, which is its id again
+   * where code has written over the other.
+   */
   given: (DataFile & { name: string })[]
   /** What earlier code of the thread has written, by its path under /mnt/data; the newest of each. */
   written: (DataFile & { path: string })[]
@@ -40,12 +43,13 @@ export function createCodeFiles(sql: Sql): CodeFiles {
           [run.thread_id],
         ),
       ])
-      const taken = new Set(written.map(({ path }) => path))
+      const names = new Set<string>()
+      const overwritten = new Set(written.map(({ path }) => path))
       return {
-        given: given.map(({ filename, ...file }) => ({
-          ...file,
-          name: ownName(filename, file.id, taken),
-        })),
+        given: given.map(({ filename, ...file }) => {
+          const name = ownName(filename, file.id, names)
+          return { ...file, name: overwritten.has(name) ? file.id : name }
+        }),
         written,
       }
     },
@@ -56,14 +60,14 @@ export function usesCode({ tools }: Pick<RunRow, 'tools'>): boolean {
   return tools.some(({ type }) => type === 'code_interpreter')
 }
 
-/** A name that no other file has: two may be called the same, and code may have written one of that name. */
-function ownName(filename: string, id: string, taken: Set<string>): string {
+/** A name that no other file in `names` has: two may be called the same. */
+function ownName(filename: string, id: string, names: Set<string>): string {
   const last = filename.split('/').at(-1) ?? ''
   const name = last === '' || last === '.' || last === '..' ? id : last
   const dot = name.lastIndexOf('.')
   const at = dot > 0 ? dot : name.length
-  const free = taken.has(name) ? `${name.slice(0, at)}-${id.slice(-6)}${name.slice(at)}` : name
-  taken.add(free)
+  const free = names.has(name) ? `${name.slice(0, at)}-${id.slice(-6)}${name.slice(at)}` : name
+  names.add(free)
   return free
 }
 

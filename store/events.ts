@@ -2,8 +2,10 @@ import { randomUUID } from 'node:crypto'
 
 import type { Logger } from '../log.ts'
 import type { RunEvent, RunEventName, StoredEvent } from '../wire/events.ts'
-import { isConnectionError, type Db, type Tx } from './db.ts'
+import type { Db, Tx } from './db.ts'
+import { Follower, type LogEnd, type LogState } from './follower.ts'
 import { openListener, type Channel } from './listener.ts'
+import { patiently } from './patience.ts'
 
 /** The event log of runs: durable, ordered per run, read by any number of followers in any process. */
 export interface EventLog extends AsyncDisposable {
@@ -14,18 +16,24 @@ export interface EventLog extends AsyncDisposable {
   append(tx: Tx, runId: string, events: RunEvent[], options?: { last: boolean }): Promise<number>
   /** Appends for many runs in a statement of its own; the result says per entry which number it got, if any. */
   appendBatch(entries: BatchEntry[]): Promise<(number | undefined)[]>
-  /** The events after number `after`, as they are; empty where there are none. */
-  read(runId: string, after: number, limit?: number): Promise<StoredEvent[]>
+  /** The events after number `after`, as they are, a page of them at most; empty where there are none. */
+  read(runId: string, after: number): Promise<StoredEvent[]>
   /** The number of the newest event; 0 where there is none. */
   tip(runId: string): Promise<number>
   /** How far the log has come, and what is left of it; undefined where there is none. */
   state(runId: string): Promise<LogState | undefined>
   /**
-   * The events after number `after`, then those to come, in batches, without gaps and in order. Ends when `signal` aborts
-   * or the run is deleted;
-   * the caller decides which event is its last. With `fresh` the caller promises that the run has no event yet.
+   * The events after number `after`, then those to come, in batches and in order; without gaps, but for those that were
+   * removed from the log of a run that is over. Ends when `signal` aborts, or says why nothing more can come. With `fresh`
+   * the caller promises that the run has no event yet.
    */
-  follow(runId: string, after: number, options: FollowOptions): AsyncGenerator<StoredEvent[]>
+  follow(
+    runId: string,
+    after: number,
+    options: FollowOptions,
+  ): AsyncGenerator<StoredEvent[], LogEnd | undefined>
+  /** Has this process's followers of a run look into the log: what it has appended may have been committed unheard. */
+  doubt(runId: string): void
   /** Tells the worker that carries out the run, in whatever process it is, to stop at once. */
   tellControl(tx: Tx, runId: string): Promise<void>
   /** Calls `act` when a control message for the run comes, until disposed. */
@@ -33,14 +41,6 @@ export interface EventLog extends AsyncDisposable {
   connected(): boolean
   /** For how long nothing at all has been heard of Postgres, not even that it is down, in milliseconds. */
   silentMs(): number
-}
-
-export interface LogState {
-  last_seq: number
-  /** When its run ended; null while it goes on. */
-  closed_at: Date | null
-  /** `objects`: its deltas have been removed (store/event-retention.ts). */
-  holds: 'all' | 'objects' | 'nothing'
 }
 
 export interface FollowOptions {
@@ -57,12 +57,11 @@ export interface BatchEntry {
   data: string
 }
 
-/** A follower that reads too slowly keeps this much in memory; past it, it reads the table when its turn comes. */
-const bufferedChars = 1_000_000
-/** How long a follower trusts the silence of the listener before it looks into the table. */
+/** How often the followers of a process are compared with the table: notifications may be lost. */
 const safetyPollMs = 2000
-const readAgainMs = 250
 const pageSize = 500
+/** A page ends with the event that passes this. */
+const pageBytes = 1_000_000
 
 export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger }): EventLog {
   // Our own notifications come back to us too: what carries this name has been delivered already.
@@ -73,33 +72,67 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
   const deliver = (runId: string, events: StoredEvent[]): void => {
     for (const follower of followers.get(runId) ?? []) follower.offer(events)
   }
+  const doubt = (runId: string): void => {
+    for (const follower of followers.get(runId) ?? []) follower.look()
+  }
+  const doubtAll = (): void => {
+    for (const runId of followers.keys()) doubt(runId)
+  }
   const listener = openListener({
     databaseUrl: options.databaseUrl,
     log: options.log,
-    onConnect: () => {
-      for (const set of followers.values()) for (const follower of set) follower.look()
-    },
+    onConnect: doubtAll,
     onSilence: () => db.giveUpConnections(),
     onNotification(channel: Channel, payload: string) {
       if (channel === 'run_control') {
         for (const act of controls.get(payload) ?? []) act()
         return
       }
-      // The payload is what append_run_events wrote.
-      const [from, entries] = JSON.parse(payload) as [string, NotifiedEntry[]]
-      if (from === origin) return
+      // What append_run_events wrote begins like this; to parse it would cost more than all else that is done with it.
+      if (payload.startsWith(`["${origin}"`)) return
+      const entries = entriesOf(payload)
+      if (!entries) {
+        options.log.warn('a notification is not ours; the log is read in its place')
+        doubtAll()
+        return
+      }
       for (const [runId, seq, event, data] of entries) {
         if (!followers.has(runId)) continue
         if (event && data !== undefined) deliver(runId, [{ seq, event, data }])
-        else for (const follower of followers.get(runId) ?? []) follower.look()
+        else doubt(runId)
       }
     },
   })
 
-  async function read(runId: string, after: number, limit = pageSize): Promise<StoredEvent[]> {
+  let isPolling = false
+  const poll = setInterval(() => {
+    if (isPolling || followers.size === 0) return
+    isPolling = true
+    // Who looks when there is no database does so patiently; here there is always a next time.
+    compare()
+      .catch((error: unknown) => options.log.debug({ err: error }, 'followers were not compared'))
+      .finally(() => (isPolling = false))
+  }, safetyPollMs)
+
+  async function compare(): Promise<void> {
+    const runIds = [...followers.keys()]
+    const rows = await db.sql<Pick<LogState, 'last_seq' | 'closed_at'> & { run_id: string }>(
+      'SELECT run_id, last_seq, closed_at FROM run_streams WHERE run_id = ANY ($1)',
+      [runIds],
+    )
+    const states = new Map(rows.map((row) => [row.run_id, row]))
+    for (const runId of runIds) {
+      for (const follower of followers.get(runId) ?? []) follower.check(states.get(runId))
+    }
+  }
+
+  async function read(runId: string, after: number): Promise<StoredEvent[]> {
     return db.sql<StoredEvent>(
-      'SELECT seq, event, data FROM run_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3',
-      [runId, after, limit],
+      `SELECT seq, event, data FROM (
+         SELECT seq, event, data, sum(octet_length(data)) OVER (ORDER BY seq) - octet_length(data) AS bytes_before
+         FROM run_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+       ) page WHERE bytes_before < $4 ORDER BY seq`,
+      [runId, after, pageSize, pageBytes],
     )
   }
 
@@ -112,20 +145,36 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
   }
 
   /** A follower outlives its Postgres: it reads where it stopped once there is one again. */
-  async function readPatiently(
+  async function* batches(
     runId: string,
-    after: number,
+    follower: Follower,
     signal: AbortSignal,
-  ): Promise<StoredEvent[]> {
-    while (!signal.aborted) {
-      try {
-        return await read(runId, after)
-      } catch (error) {
-        if (!isConnectionError(error)) throw error
-        await new Promise((resolve) => setTimeout(resolve, readAgainMs))
+    leave: () => void,
+  ): AsyncGenerator<StoredEvent[], LogEnd | undefined> {
+    try {
+      while (!signal.aborted) {
+        if (follower.mustLook) {
+          const after = follower.startLook()
+          const page = (await patiently(signal, () => read(runId, after))) ?? []
+          follower.accept(page, isCut(page))
+          if (page.length > 0) {
+            yield page
+            continue
+          }
+          const state = await patiently(signal, () => stateOf(runId))
+          if (signal.aborted) break
+          const end = follower.endIn(state)
+          if (end) return end
+          follower.check(state)
+        }
+        const events = follower.take()
+        if (events.length > 0) yield events
+        else if (!signal.aborted) await follower.waitForMore()
       }
+      return undefined
+    } finally {
+      leave()
     }
-    return []
   }
 
   return {
@@ -165,7 +214,7 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
     },
     follow(runId, after, { signal, fresh = false }) {
       // Subscribed here and not at the first read: whoever starts a run follows it before its first event.
-      const follower = new Follower(after, !fresh)
+      const follower = new Follower(after, { fresh })
       const set = followers.get(runId) ?? new Set()
       followers.set(runId, set.add(follower))
       const leave = (): void => {
@@ -174,13 +223,11 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
         if (set.size === 0 && followers.get(runId) === set) followers.delete(runId)
       }
       signal.addEventListener('abort', leave, { once: true })
-      const exists = async (): Promise<boolean> => {
-        const [row] = await db.sql('SELECT 1 FROM run_streams WHERE run_id = $1', [runId])
-        return row !== undefined
-      }
-      const source = { readAfter: (from: number) => readPatiently(runId, from, signal), exists }
-      return batches(follower, source, signal, leave)
+      // It may have left by now; a generator that nobody reads from ends nothing.
+      if (signal.aborted) leave()
+      return batches(runId, follower, signal, leave)
     },
+    doubt,
     tip: async (runId) => (await stateOf(runId))?.last_seq ?? 0,
     state: stateOf,
     async tellControl(tx, runId) {
@@ -198,29 +245,10 @@ export function openEventLog(db: Db, options: { databaseUrl: string; log: Logger
     },
     connected: () => listener.connected(),
     silentMs: () => listener.silentMs(),
-    [Symbol.asyncDispose]: () => listener[Symbol.asyncDispose](),
-  }
-}
-
-async function* batches(
-  follower: Follower,
-  source: { readAfter(seq: number): Promise<StoredEvent[]>; exists(): Promise<boolean> },
-  signal: AbortSignal,
-  leave: () => void,
-): AsyncGenerator<StoredEvent[]> {
-  try {
-    while (!signal.aborted) {
-      const looks = follower.mustLook
-      const events = looks
-        ? follower.accept(await source.readAfter(follower.startLook()))
-        : follower.take()
-      if (events.length > 0) yield events
-      // Its thread was deleted: nothing will come any more. A run that is being created is not there yet.
-      else if (looks && follower.hasBegun && !(await source.exists())) return
-      else if (!follower.mustLook && !signal.aborted) await follower.waitForMore(safetyPollMs)
-    }
-  } finally {
-    leave()
+    async [Symbol.asyncDispose]() {
+      clearInterval(poll)
+      await listener[Symbol.asyncDispose]()
+    },
   }
 }
 
@@ -234,86 +262,17 @@ interface Appended {
 
 type NotifiedEntry = [runId: string, seq: number, event?: RunEventName, data?: string]
 
-/** The place of one reader in one log: what it has, what is waiting for it, and whether it must look into the table. */
-class Follower {
-  mustLook: boolean
-  /** Whether there was a stream: one that is followed from before its run exists has none yet. */
-  hasBegun: boolean
-  private last: number
-  private queue: StoredEvent[] = []
-  private queuedChars = 0
-  private wakeUp: (() => void) | undefined
-
-  constructor(after: number, mustLook: boolean) {
-    this.last = after
-    this.mustLook = mustLook
-    this.hasBegun = mustLook
+/** Undefined where the payload is not what append_run_events writes: any role may notify on any channel. */
+function entriesOf(payload: string): NotifiedEntry[] | undefined {
+  try {
+    const [, entries] = JSON.parse(payload) as [string, NotifiedEntry[]]
+    return entries.every(Array.isArray) ? entries : undefined
+  } catch {
+    return undefined
   }
+}
 
-  offer(events: StoredEvent[]): void {
-    for (const event of events) {
-      const end = this.queue.at(-1)?.seq ?? this.last
-      if (event.seq <= end) continue
-      if (event.seq > end + 1 || this.queuedChars > bufferedChars) {
-        this.look()
-        return
-      }
-      this.queue.push(event)
-      this.queuedChars += event.data.length
-    }
-    this.wake()
-  }
-
-  look(): void {
-    this.mustLook = true
-    this.wake()
-  }
-
-  wake(): void {
-    this.wakeUp?.()
-  }
-
-  /** From here on whatever is offered is newer than the read that begins now, or is in it. */
-  startLook(): number {
-    this.mustLook = false
-    return this.last
-  }
-
-  accept(read: StoredEvent[]): StoredEvent[] {
-    this.last = read.at(-1)?.seq ?? this.last
-    if (read.length === pageSize) this.mustLook = true
-    this.queue = this.queue.filter(({ seq }) => seq > this.last)
-    this.queuedChars = this.queue.reduce((sum, { data }) => sum + data.length, 0)
-    // What was queued behind a gap that the read did not close is in the table too.
-    if (this.queue[0] && this.queue[0].seq !== this.last + 1) {
-      this.queue = []
-      this.queuedChars = 0
-      this.mustLook = true
-    }
-    return read
-  }
-
-  take(): StoredEvent[] {
-    const events = this.queue
-    this.queue = []
-    this.queuedChars = 0
-    this.last = events.at(-1)?.seq ?? this.last
-    this.hasBegun ||= events.length > 0
-    return events
-  }
-
-  async waitForMore(timeoutMs: number): Promise<void> {
-    if (this.queue.length > 0 || this.mustLook) return
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(() => {
-        this.mustLook = true
-        resolve()
-      }, timeoutMs)
-      this.wakeUp = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    })
-    this.wakeUp = undefined
-  }
+function isCut(page: StoredEvent[]): boolean {
+  const bytes = page.reduce((sum, { data }) => sum + Buffer.byteLength(data), 0)
+  return page.length === pageSize || bytes >= pageBytes
 }

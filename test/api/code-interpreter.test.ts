@@ -146,6 +146,22 @@ describe.skipIf(noCode)(`the code interpreter${noCode ? `: ${noCode}` : ''}`, ()
     expect(lastOutput()).toBe('late 1')
   })
 
+  test('files of one name do not hide each other, and what code writes over stays as it was under its id', async () => {
+    const [one, two] = [await upload('same.txt', 'one'), await upload('same.txt', 'two')]
+    const thread = await newCodeThread({ thread: [one, two] })
+    const read = (name: string) => `open("/mnt/data/${name}").read()`
+    await runCells(thread, [
+      `print(${read('same.txt')}, ${read(`same-${two.slice(-6)}.txt`)})`,
+      'open("/mnt/data/same.txt", "w").write("new")',
+      `print(${read('same.txt')}, ${read(one)}, ${read(two)})`,
+    ])
+    expect(server.model.requests.at(-1)?.toolResults.map((told) => told.split('\n')[0])).toEqual([
+      'one two',
+      '3',
+      'new one two',
+    ])
+  })
+
   test('CSV in, chart and workbook out: shown, linked, attached and downloaded', async () => {
     const csv = await upload('sales.csv', 'month,sales\nJan,3\nFeb,5\n')
     const thread = await newCodeThread({ thread: [csv] })
