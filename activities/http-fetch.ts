@@ -8,12 +8,12 @@ export interface HttpFetch {
   /** Rejects with what the connection failed of, and with a TypeError where the address cannot be used. */
   fetch: typeof fetch
   /** The body of a response, for whoever reads it here and not there. */
-  bodyOf(response: Response): AsyncIterable<Uint8Array> | null
+  bodyOf: (response: Response) => AsyncIterable<Uint8Array> | null
 }
 
 /**
  * By `node:http`: the global `fetch` gives up after five minutes without a byte, while models may think longer, and its
- * streams take two thirds more CPU for each piece of an answer. The agents are Node's own, which keep connections and know
+ * streams take a quarter more CPU for each piece of an answer. The agents are Node's own, which keep connections and know
  * proxies where Node was told to use them.
  */
 export function createHttpFetch(): HttpFetch {
@@ -58,16 +58,24 @@ async function ask(url: URL, { method, headers, body, signal }: RequestInit) {
   if (url.username !== '' || url.password !== '') {
     throw new TypeError('its address holds a user or a password')
   }
+  signal?.throwIfAborted()
   const isSecure = url.protocol === 'https:'
   const answered = Promise.withResolvers<IncomingMessage>()
   const request = (isSecure ? askSecurely : askPlain)(url, {
     ...(method && { method }),
-    ...(signal && { signal }),
     // Packed, the words of an answer would come together.
     headers: { ...Object.fromEntries(new Headers(headers)), 'accept-encoding': 'identity' },
   })
   request.on('response', answered.resolve)
   request.on('error', answered.reject)
+  // Not by Node's own `signal`, which destroys with an error: where the answer ends in the same tick, its connection has just
+  // been given back, nobody listens to the error, and the process ends.
+  const stop = (): void => {
+    answered.reject(signal?.reason)
+    request.destroy()
+  }
+  signal?.addEventListener('abort', stop, { once: true })
+  request.once('close', () => signal?.removeEventListener('abort', stop))
   request.on('socket', (socket) => {
     if (!socket.connecting) return
     const late = new Error(`no connection within ${connectTimeoutMs / 1000} s`)

@@ -59,6 +59,8 @@ type Pieces = AsyncIterator<Uint8Array, unknown>
 const eventLine = /^(?:data|event|id|retry)?:/
 /** Far above any answer. */
 const mostJsonChars = 64 * 1024 * 1024
+/** Above any event: one may hold as much as a whole answer. */
+const mostEventChars = mostJsonChars
 /** What is told of a page. */
 const mostChars = 200
 
@@ -66,7 +68,14 @@ const mostChars = 200
 async function* eventsOf(head: Uint8Array[], rest: Pieces): AsyncGenerator<ModelEvent[]> {
   const decoder = new TextDecoder()
   let events: ModelEvent[] = []
-  const parser = createParser({ onEvent: ({ event, data }) => void events.push({ event, data }) })
+  const parser = createParser({
+    onEvent: ({ event, data }) => void events.push({ event, data }),
+    maxBufferSize: mostEventChars,
+    onError: ({ type }) => {
+      // Others tell of lines that are no fields, which mean nothing.
+      if (type === 'max-buffer-size-exceeded') throw new Error('an event has no end')
+    },
+  })
   const taken = (text: string): ModelEvent[] => {
     events = []
     parser.feed(text)

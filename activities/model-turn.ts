@@ -66,7 +66,7 @@ export function createModelTurn(deps: Deps) {
       call = counted
       // Once the request is on its way, so that the first token does not wait for it.
       setImmediate(() => counted.begin())
-      writer = createTurnWriter(turn, counted, prepared.marks)
+      writer = createTurnWriter(turn, counted, prepared.marks, answer)
       await listen(provider.stream(route, prepared.request, stop.signal), answer, writer)
       if (!stop.signal.aborted) {
         endedWell(answer)

@@ -2,7 +2,7 @@ import type { ContentPart, Json } from '../store/rows.ts'
 import type { ClaimedTurn, TurnCall } from '../store/turns.ts'
 import { createStreamedCode, type StreamedCode } from '../wire/streamed-code.ts'
 import { createAnnotator, type MarkedPiece } from './annotator.ts'
-import type { Addition } from './answer.ts'
+import type { Addition, Answer } from './answer.ts'
 import type { CountedCall } from './counted-call.ts'
 import { builtInTool, offeredTools } from './prompt.ts'
 
@@ -15,11 +15,12 @@ export interface TurnWriter {
   annotated(content: ContentPart[]): ContentPart[]
 }
 
-/** `marks` are what annotations stand for in the text of this turn. */
+/** `marks` are what annotations stand for in the text of this turn, `answer` is what `add` is told of, piece by piece. */
 export function createTurnWriter(
   turn: ClaimedTurn,
   call: CountedCall,
   marks: ReadonlyMap<string, Json>,
+  answer: Pick<Answer, 'content'>,
 ): TurnWriter {
   const annotator = createAnnotator(marks)
   const annotations: Json[] = []
@@ -28,16 +29,25 @@ export function createTurnWriter(
   let textIndex = 0
   let hasMessage = false
   let hasTools = false
+  /** A message ends where calls begin. */
+  let isSaid = false
 
   function push(index: number, type: 'text' | 'refusal', { text, annotation }: MarkedPiece): void {
     const first = !begunParts.has(index)
     begunParts.add(index)
     const position = annotation ? annotations.push(annotation) - 1 : 0
+    if (isSaid) return
     turn.pushText(index, type, {
       text,
       first,
       ...(annotation && { annotation: { index: position, ...annotation } }),
     })
+  }
+
+  function annotated(content: ContentPart[]): ContentPart[] {
+    return content.map((part) =>
+      part.type === 'text' ? { ...part, text: { ...part.text, annotations } } : part,
+    )
   }
 
   function pushArguments(index: number, text: string): void {
@@ -57,7 +67,11 @@ export function createTurnWriter(
           return
         }
         case 'call': {
-          if (!hasTools) await turn.openToolStep(await call.asked())
+          if (!hasTools) {
+            for (const piece of annotator.end()) push(textIndex, 'text', piece)
+            isSaid = hasMessage
+            await turn.openToolStep(await call.asked(), annotated(answer.content()))
+          }
           hasTools = true
           const { index, name } = addition
           const type = builtInTool(name, offeredTools(turn.run)) ?? 'function'
@@ -83,9 +97,6 @@ export function createTurnWriter(
         if (type === 'code_interpreter') pushArguments(index, code.end())
       }
     },
-    annotated: (content) =>
-      content.map((part) =>
-        part.type === 'text' ? { ...part, text: { ...part.text, annotations } } : part,
-      ),
+    annotated,
   }
 }

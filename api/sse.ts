@@ -1,63 +1,92 @@
+import { Readable } from 'node:stream'
+
 import { endsStream, type StoredEvent } from '../wire/events.ts'
 
 const pingMs = 15_000
 
 /** The events of a run. Where they end without one that ends the stream, it was `over` already, or is gone. */
-export type EventBatches = AsyncGenerator<StoredEvent[], 'over' | 'gone' | void>
+export type EventBatches = AsyncGenerator<StoredEvent[], 'over' | 'gone' | undefined>
+
+export interface StreamHooks {
+  /** Aborts when the server drains: the stream says so and ends without `[DONE]`, the client comes back, the run goes on. */
+  draining: AbortSignal
+  /** Called once somebody reads: the headers can go out, though there may be no event for a long time. */
+  onOpen(): void
+  onError(error: unknown): void
+}
 
 /**
- * The frames of an event stream: what `events` brings until the run ends or waits for the client, a comment now and then
- * so that proxies keep the connection, and `[DONE]`. When the server drains it says so and ends without it: the client
- * comes back, and the run goes on.
+ * The body of an event stream: what `events` brings until the run ends or waits for the client, a comment now and then so that
+ * proxies keep the connection, and `[DONE]`. Asks for no more while the client does not read. Not made of a generator: with
+ * Readable.from every frame of every stream would wait for a few promises and a timer of its own.
  */
-export async function* sseFrames(
-  events: EventBatches,
-  draining: AbortSignal,
-  onError: (error: unknown) => void,
-): AsyncGenerator<string> {
-  const wait = waiter(draining)
-  let next = events.next()
-  try {
-    for (;;) {
-      const got = await wait.for(next)
-      if (got === 'silence') {
-        yield comment('ping')
-      } else if (got === 'draining') {
-        yield comment('draining')
-        return
-      } else if (got.done && got.value === 'over') {
-        yield done
-        return
-      } else if (got.done) {
-        yield failure('The run is gone: its thread was deleted.') + done
-        return
-      } else {
-        const last = got.value.findIndex(({ event }) => endsStream(event))
-        if (last >= 0) {
-          yield (
-            got.value
-              .slice(0, last + 1)
-              .map(frame)
-              .join('') + done
-          )
-          return
-        }
-        next = events.next()
-        yield got.value.map(frame).join('')
+export function sseBody(events: EventBatches, hooks: StreamHooks): Readable {
+  let hasBegun = false
+  let isOver = false
+  let onRead = (): void => {}
+  const body = new Readable({
+    highWaterMark: bufferedBytes,
+    read() {
+      onRead()
+      if (!hasBegun) void send()
+      hasBegun = true
+    },
+    destroy(error, destroyed) {
+      close()
+      onRead()
+      destroyed(error)
+    },
+  })
+  let ping: NodeJS.Timeout | undefined
+  const drain = (): void => end(comment('draining'))
+
+  async function send(): Promise<void> {
+    hooks.onOpen()
+    ping = setTimeout(sendPing, pingMs)
+    hooks.draining.addEventListener('abort', drain)
+    if (hooks.draining.aborted) drain()
+    try {
+      while (!isOver) {
+        const { value, done } = await events.next()
+        if (isOver) return
+        if (done) return end(value === 'over' ? doneFrame : gone + doneFrame)
+        const last = value.findIndex(({ event }) => endsStream(event))
+        if (last >= 0) return end(frames(value.slice(0, last + 1)), doneFrame)
+        ping.refresh()
+        if (!body.push(frames(value))) await new Promise<void>((resolve) => (onRead = resolve))
       }
+    } catch (error) {
+      hooks.onError(error)
+      end(broken + doneFrame)
+    } finally {
+      void events.return(undefined)
     }
-  } catch (error) {
-    onError(error)
-    yield (
-      failure(
-        'The server had an error while streaming; the run goes on. Retrieve it for its state.',
-      ) + done
-    )
-  } finally {
-    wait.dispose()
-    void events.return(undefined)
   }
+
+  function sendPing(): void {
+    // Who has not read what is there needs no sign of life.
+    if (body.readableLength === 0) body.push(comment('ping'))
+    ping?.refresh()
+  }
+
+  function end(...last: (Buffer | string)[]): void {
+    if (isOver) return
+    close()
+    for (const one of last) body.push(one)
+    body.push(null)
+  }
+
+  function close(): void {
+    isOver = true
+    clearTimeout(ping)
+    hooks.draining.removeEventListener('abort', drain)
+  }
+
+  return body
 }
+
+/** What waits here for a client that reads slowly, beside the kernel's buffers. */
+const bufferedBytes = 64 * 1024
 
 export const sseHeaders = {
   'content-type': 'text/event-stream; charset=utf-8',
@@ -66,7 +95,7 @@ export const sseHeaders = {
   'x-accel-buffering': 'no',
 }
 
-const done = 'event: done\ndata: [DONE]\n\n'
+const doneFrame = 'event: done\ndata: [DONE]\n\n'
 
 /**
  * Without the empty line that a frame has: the Python client takes one as the end of an event where any event before had an
@@ -82,35 +111,25 @@ function failure(message: string): string {
   return `event: error\ndata: ${JSON.stringify({ error: detail, ...detail })}\n\n`
 }
 
-/** Our decoders and theirs ignore `id:`; browsers send it back as Last-Event-ID. */
-function frame({ seq, event, data }: StoredEvent): string {
-  return `id: ${seq}\nevent: ${event}\ndata: ${data}\n\n`
+const gone = failure('The run is gone: its thread was deleted.')
+const broken = failure(
+  'The server had an error while streaming; the run goes on. Retrieve it for its state.',
+)
+
+function frames(events: StoredEvent[]): Buffer {
+  const [first] = events
+  return first && events.length === 1 ? frame(first) : Buffer.concat(events.map(frame))
 }
 
-type Next = IteratorResult<StoredEvent[], 'over' | 'gone' | void>
+/** Many may watch one run: they are handed the same event, and its frame is made once. */
+const made = new WeakMap<StoredEvent, Buffer>()
 
-/**
- * Waits for one thing of three, again and again. Not by Promise.race with a promise that lasts: that would keep whatever was
- * raced against it, which is all events of a long stream.
- */
-function waiter(draining: AbortSignal) {
-  let onDraining = (): void => {}
-  const listener = (): void => onDraining()
-  draining.addEventListener('abort', listener, { once: true })
-  return {
-    async for(next: Promise<Next>): Promise<Next | 'silence' | 'draining'> {
-      if (draining.aborted) return 'draining'
-      let timer: NodeJS.Timeout | undefined
-      try {
-        return await new Promise((resolve, reject) => {
-          timer = setTimeout(resolve, pingMs, 'silence')
-          onDraining = () => resolve('draining')
-          next.then(resolve, reject)
-        })
-      } finally {
-        clearTimeout(timer)
-      }
-    },
-    dispose: () => draining.removeEventListener('abort', listener),
-  }
+/** Our decoders and theirs ignore `id:`; browsers send it back as Last-Event-ID. */
+function frame(stored: StoredEvent): Buffer {
+  const known = made.get(stored)
+  if (known) return known
+  const { seq, event, data } = stored
+  const bytes = Buffer.from(`id: ${seq}\nevent: ${event}\ndata: ${data}\n\n`)
+  made.set(stored, bytes)
+  return bytes
 }

@@ -18,12 +18,17 @@ export interface Load extends Disposable {
   ): Promise<Timings & { runId: string }>
   /** Follows a run from its first event, until `[DONE]`. */
   watch(threadId: string, runId: string, onToken?: OnToken): Promise<void>
-  /** Asks for the events of a run and reads none of them, until disposed. */
-  stall(threadId: string, runId: string): Promise<Disposable>
+  /** Asks for the events of a run and reads none of them, until it is asked to read them all or is disposed. */
+  stall(threadId: string, runId: string): Promise<Stalled>
   /** What `create_and_poll` of the official clients does, in milliseconds until the run is seen to have ended. */
   poll(assistantId: string, threadId: string): Promise<number>
   /** The model itself, asked without us in between. */
   direct(model: string, onToken?: OnToken): Promise<Timings>
+}
+
+export interface Stalled extends Disposable {
+  /** Reads from the first event until `[DONE]`. */
+  read(onToken: OnToken): Promise<void>
 }
 
 /** Told when a token is there, and how long it was on its way since the model has sent it, in milliseconds. */
@@ -102,7 +107,10 @@ export function createLoad(baseUrl: string, modelUrl: string, stop: AbortSignal)
       const response = await send('GET', `${baseUrl}/threads/${threadId}/runs/${runId}/events`)
       response.on('error', () => {})
       response.pause()
-      return { [Symbol.dispose]: () => void response.destroy() }
+      return {
+        read: async (onToken) => void (await readStream(response, nowMs(), messageDelta, onToken)),
+        [Symbol.dispose]: () => void response.destroy(),
+      }
     },
     async poll(assistantId, threadId) {
       const began = nowMs()

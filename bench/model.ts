@@ -7,8 +7,9 @@ import { nowMs } from './clock.ts'
  * The model of the measurements, in a process of its own. The name that is asked for says what it
  * does: `tokens-20-every-10` writes 20 tokens, one every 10 ms. Every token is the time at which it
  * was sent, in microseconds, so that whoever gets it knows how long it was on its way. It shares a
- * machine with what is measured: one timer serves all streams of one pace. `rounds-2` asks for a
- * function twice, and then says what it was told.
+ * machine with what is measured: one timer serves all streams of one pace. `tokens-20-every-10-of-5000`
+ * makes each token 5,000 characters longer. `rounds-2` asks for a function twice, and then says
+ * what it was told.
  */
 type Stream = {
   response: ServerResponse
@@ -16,6 +17,8 @@ type Stream = {
   dueAt: number
   usage: boolean
   made: number
+  /** What each token ends with. */
+  padding: string
 }
 type Pace = { intervalMs: number; streams: Stream[]; timer: NodeJS.Timeout | undefined }
 
@@ -38,15 +41,17 @@ server.listen(0, '127.0.0.1', () => {
 process.once('disconnect', () => process.exit(0))
 
 function begin(body: string, response: ServerResponse): void {
-  const asked = /"model"\s*:\s*"tokens-(\d+)-every-(\d+)"/.exec(body)
+  const asked = /"model"\s*:\s*"tokens-(\d+)-every-(\d+)(?:-of-(\d+))?"/.exec(body)
   const rounds = /"model"\s*:\s*"rounds-(\d+)"/.exec(body)
   if (rounds) return answerAfter(Number(rounds[1]), body, response)
   if (!asked) return sendJson(response, 200, { object: 'list', data: [] })
   const [tokens, intervalMs] = [Number(asked[1]), Number(asked[2])]
   response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8' })
   const usage = /"include_usage"\s*:\s*true/.test(body)
-  const stream = { response, left: tokens, dueAt: nowMs() + intervalMs, usage, made: tokens }
-  response.write(encode.start() + token())
+  const padding = 'x'.repeat(Number(asked[3] ?? 0))
+  const dueAt = nowMs() + intervalMs
+  const stream = { response, left: tokens, dueAt, usage, made: tokens, padding }
+  response.write(encode.start() + token(padding))
   stream.left -= 1
   if (intervalMs === 0) while (stream.left > 0) sendNext(stream)
   if (stream.left === 0) return finish(stream)
@@ -97,11 +102,11 @@ function tick(pace: Pace): void {
 
 function sendNext(stream: Stream): void {
   stream.left -= 1
-  stream.response.write(token())
+  stream.response.write(token(stream.padding))
 }
 
-function token(): string {
-  return `${beforeToken} @${Math.round(nowMs() * 1000)}${afterToken}`
+function token(padding: string): string {
+  return `${beforeToken} @${Math.round(nowMs() * 1000)}${padding}${afterToken}`
 }
 
 function finish({ response, usage, made }: Stream): void {

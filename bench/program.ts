@@ -25,23 +25,27 @@ export function temporaryDataDir(): { path: string } & Disposable {
   return { path, [Symbol.dispose]: remove }
 }
 
-/** Everything in one process, with a Postgres, a Temporal and a Chroma of its own. Resolves at its ready line. */
+export interface ProgramOptions {
+  dataDir: string
+  modelUrl: string
+  nodeFlags?: string[]
+}
+
+/**
+ * Everything in one process, or with the role of an api all but the worker, with a Postgres, a Temporal and a Chroma of its
+ * own. Resolves at its ready line.
+ */
 export async function startProgram(
-  options: { dataDir: string; modelUrl: string; nodeFlags?: string[] },
+  options: ProgramOptions & { role?: 'api' },
   stop: AbortSignal,
 ): Promise<Program> {
   const [postgresPort, temporalPort] = [await freePort(), await freePort()]
-  const child = start([...(options.nodeFlags ?? []), 'local/main.ts'], {
-    ...found(),
-    DATA_DIR: options.dataDir,
-    PORT: '0',
+  const child = startMain(options, {
+    ROLE: options.role ?? 'all',
     POSTGRES_PORT: String(postgresPort),
     TEMPORAL_PORT: String(temporalPort),
     TEMPORAL_UI_PORT: '0',
     CHROMA_PORT: '0',
-    UPSTREAM_BASE_URL: options.modelUrl,
-    UPSTREAM_API_KEY: 'bench',
-    SHUTDOWN_GRACE_S: '1',
   })
   const dispose = (): Promise<void> => end(child)
   try {
@@ -54,6 +58,29 @@ export async function startProgram(
       temporalAddress: `127.0.0.1:${temporalPort}`,
       [Symbol.asyncDispose]: dispose,
     }
+  } catch (error) {
+    await dispose()
+    throw error
+  }
+}
+
+/** A worker in a process of its own, with a data directory of its own, beside a program that is an api. */
+export async function startWorker(
+  options: ProgramOptions,
+  { databaseUrl, temporalAddress }: Program,
+  stop: AbortSignal,
+): Promise<{ pid: number } & AsyncDisposable> {
+  const child = startMain(options, {
+    ROLE: 'worker',
+    DATABASE_URL: databaseUrl,
+    TEMPORAL_ADDRESS: temporalAddress,
+    // No run of ours searches in files.
+    CHROMA_URL: 'http://127.0.0.1:9',
+  })
+  const dispose = (): Promise<void> => end(child)
+  try {
+    await said(child, /(is a worker)/, stop)
+    return { pid: child.pid ?? 0, [Symbol.asyncDispose]: dispose }
   } catch (error) {
     await dispose()
     throw error
@@ -73,6 +100,21 @@ export async function startModel(
     await dispose()
     throw error
   }
+}
+
+function startMain(
+  { dataDir, modelUrl, nodeFlags = [] }: ProgramOptions,
+  env: Record<string, string>,
+): ChildProcess {
+  return start([...nodeFlags, 'local/main.ts'], {
+    ...found(),
+    DATA_DIR: dataDir,
+    PORT: '0',
+    UPSTREAM_BASE_URL: modelUrl,
+    UPSTREAM_API_KEY: 'bench',
+    SHUTDOWN_GRACE_S: '1',
+    ...env,
+  })
 }
 
 /** A group of its own, so that Ctrl-C reaches us alone; the channel tells it when we are gone. */

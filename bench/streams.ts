@@ -2,37 +2,49 @@ import { availableParallelism, loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
 
 import { nowMs, pause } from './clock.ts'
-import { cpuOf, since } from './cpu.ts'
-import { liveMemoryMb } from './live-memory.ts'
-import { createLoad, type Load, type OnToken } from './load.ts'
-import { freePort, startModel, startProgram, temporaryDataDir, type Program } from './program.ts'
-import { digits, p50, p99, print, printTable } from './table.ts'
+import { since } from './cpu.ts'
+import { startInstallation, type Installation } from './installation.ts'
+import type { OnToken } from './load.ts'
+import { startModel } from './program.ts'
+import { newestRun, stalled } from './stalled.ts'
+import { p50, p99, print, printTable } from './table.ts'
 
 /**
  * How long a token takes from the model to the client while many streams are open at once, beside the same streams read from
- * the model itself; what a stream costs; one run with many watchers; and clients that stop reading.
+ * the model itself, in one process and in two; what a stream costs; one run with many watchers; and clients that stop
+ * reading. `--only` names some of these parts, with commas between.
  */
 export async function streams(args: string[], stop: AbortSignal): Promise<void> {
-  const { values } = parseArgs({ args, options: { only: { type: 'string' } } })
-  await using stack = new AsyncDisposableStack()
-  const dataDir = stack.use(temporaryDataDir()).path
-  const model = stack.use(await startModel(stop))
-  const inspectPort = await freePort()
-  const nodeFlags = [`--inspect=127.0.0.1:${inspectPort}`]
-  const program = stack.use(await startProgram({ dataDir, modelUrl: model.url, nodeFlags }, stop))
-  const load = stack.use(createLoad(program.baseUrl, model.url, stop))
-  const bench: Bench = {
-    load,
-    program,
-    stop,
-    memoryMb: () => liveMemoryMb(program.pid, inspectPort),
-  }
+  const chosen = chosenParts(args)
+  await using model = await startModel(stop)
   print(`${availableParallelism()} cores, load ${loadavg()[0]?.toFixed(1)} before the start`)
-  await many(bench, { count: 4, perSecond: 50, goalP50: 0 })
+  const measured: Measured[] = []
+  for (const processes of [1, 2] as const) {
+    const here = chosen.filter((part) => (part === twoProcesses.name ? 2 : 1) === processes)
+    if (here.length === 0) continue
+    await using installation = await startInstallation(model.url, processes, stop)
+    const bench = { ...installation, stop }
+    await many(bench, { name: 'warm-up', count: 4, perSecond: 50, goalP50: 0 })
+    for (const of of [...cases, twoProcesses]) {
+      if (here.includes(of.name)) measured.push(await many(bench, of))
+    }
+    if (here.includes('watchers')) await watched(bench)
+    if (here.includes('stalled')) await stalled(bench, stop)
+  }
+  if (measured.length > 0) printDelays(measured)
+}
 
-  const chosen = cases.filter(({ count }) => !values.only || values.only === String(count))
-  const measured = []
-  for (const one of chosen) measured.push(await many(bench, one))
+/** Throws where a part is named that there is none of. */
+function chosenParts(args: string[]): string[] {
+  const { values } = parseArgs({ args, options: { only: { type: 'string' } } })
+  const parts = [...cases.map(({ name }) => name), 'watchers', 'stalled', twoProcesses.name]
+  const chosen = values.only?.split(',') ?? parts
+  const unknown = chosen.find((name) => !parts.includes(name))
+  if (unknown !== undefined) throw new Error(`--only ${unknown}: there are ${parts.join(', ')}`)
+  return chosen
+}
+
+function printDelays(measured: Measured[]): void {
   printTable(
     'From when the model sent a token to when the client had it, ms, once all streams are open',
     [
@@ -55,7 +67,7 @@ export async function streams(args: string[], stop: AbortSignal): Promise<void> 
       ]
       const isMet = mid < of.goalP50 && (of.goalP99 === undefined || far < of.goalP99)
       return [
-        String(of.count),
+        nameOf(of),
         of.perSecond,
         p50(direct.delays),
         p99(direct.delays),
@@ -80,7 +92,7 @@ export async function streams(args: string[], stop: AbortSignal): Promise<void> 
       'tokens lost',
     ],
     measured.map(({ of, ours }) => [
-      String(of.count),
+      nameOf(of),
       ours.perSecond,
       ours.cores('node'),
       ours.cores('postgres'),
@@ -88,20 +100,20 @@ export async function streams(args: string[], stop: AbortSignal): Promise<void> 
       ours.lost,
     ]),
   )
-  if (!values.only) {
-    await watched(bench)
-    await stalled(bench)
-  }
 }
 
-interface Bench {
-  load: Load
-  program: Program
-  stop: AbortSignal
-  memoryMb: () => Promise<number>
+function nameOf({ name, count }: Case): string {
+  return name === twoProcesses.name ? `${count}, two processes` : name
 }
+
+interface Bench extends Pick<Installation, 'load' | 'cpu' | 'memoryMb'> {
+  stop: AbortSignal
+}
+
+type Measured = Awaited<ReturnType<typeof many>>
 
 interface Case {
+  name: string
   count: number
   perSecond: number
   /** Milliseconds that we may add. */
@@ -110,11 +122,13 @@ interface Case {
 }
 
 const cases: Case[] = [
-  { count: 1, perSecond: 50, goalP50: 5 },
-  { count: 64, perSecond: 50, goalP50: 20 },
-  { count: 250, perSecond: 50, goalP50: 60, goalP99: 250 },
-  { count: 1000, perSecond: 5, goalP50: 60, goalP99: 250 },
+  { name: '1', count: 1, perSecond: 50, goalP50: 5 },
+  { name: '64', count: 64, perSecond: 50, goalP50: 20 },
+  { name: '250', count: 250, perSecond: 50, goalP50: 60, goalP99: 250 },
+  { name: '1000', count: 1000, perSecond: 5, goalP50: 60, goalP99: 250 },
 ]
+/** An api and a worker. */
+const twoProcesses: Case = { name: 'processes', count: 64, perSecond: 50, goalP50: 20 }
 
 /** How long all streams are looked at together. */
 const windowMs = 5000
@@ -143,7 +157,7 @@ async function many(bench: Bench, of: Case) {
 
 /** Opens the streams one after the other, and looks at their tokens once all of them are at work. */
 async function observe(
-  { program, stop, memoryMb }: Bench,
+  { cpu, stop, memoryMb }: Bench,
   { count, perSecond }: Case,
   run: (model: string, onToken: OnToken) => Promise<void>,
 ) {
@@ -168,11 +182,11 @@ async function observe(
   const all = Promise.all(begun)
   await Promise.race([allOpen.promise, all])
   isLooking = true
-  const [cpuBefore, beganAt] = [cpuOf(program.pid), nowMs()]
+  const [cpuBefore, beganAt] = [cpu(), nowMs()]
   await pause(windowMs, stop)
   isLooking = false
   const tookMs = nowMs() - beganAt
-  const cpu = since(cpuBefore, cpuOf(program.pid))
+  const used = since(cpuBefore, cpu())
   const memory = await memoryMb()
   await all
   return {
@@ -180,7 +194,7 @@ async function observe(
     perSecond: (delays.length / tookMs) * 1000,
     lost: count * tokens - seen,
     memoryMb: memory,
-    cores: (part: string) => ((cpu.get(part) ?? 0) / tookMs).toFixed(2),
+    cores: (part: string) => ((used.get(part) ?? 0) / tookMs).toFixed(2),
   }
 }
 
@@ -188,56 +202,38 @@ const watchers = 100
 
 /** One run that many look at: the notification comes once, and is told to all of them. */
 async function watched({ load, stop }: Bench): Promise<void> {
-  const { id: assistantId } = await load.post('/assistants', { model: 'tokens-500-every-20' })
+  const tokens = 500
+  const { id: assistantId } = await load.post('/assistants', { model: `tokens-${tokens}-every-20` })
   const { id: threadId } = await load.post('/threads', {
     messages: [{ role: 'user', content: 'Go.' }],
   })
-  const [own, theirs]: number[][] = [[], []]
-  let count = 0
-  const run = load.run(assistantId, threadId, (_, delayMs) => void own?.push(delayMs))
-  const runId = await newestRun(load, threadId, stop)
-  const watching = Array.from({ length: watchers }, () =>
-    load.watch(threadId, runId, (_, delayMs) => {
-      count += 1
-      // Those that were written before they came say nothing.
-      if (delayMs < 1000) theirs?.push(delayMs)
-    }),
-  )
-  await Promise.all([run, ...watching])
-  printTable(
-    'One run with 50 tokens/s, and its watchers: ms from the model to them',
-    ['', 'p50', 'p99', 'tokens lost'],
-    [
-      ['the client of the run', p50(own ?? []), p99(own ?? []), 500 - (own?.length ?? 0)],
-      [`${watchers} watchers`, p50(theirs ?? []), p99(theirs ?? []), 500 * watchers - count],
-    ],
-  )
-}
-
-/** Clients that ask for a long log and do not read it: what the server holds for them. */
-async function stalled({ load, memoryMb, stop }: Bench): Promise<void> {
-  const { id: assistantId } = await load.post('/assistants', { model: 'tokens-20000-every-0' })
-  const { id: threadId } = await load.post('/threads', {
-    messages: [{ role: 'user', content: 'Go.' }],
-  })
-  const before = await memoryMb()
-  using open = new DisposableStack()
-  const run = load.run(assistantId, threadId)
-  const runId = await newestRun(load, threadId, stop)
-  for (let n = 0; n < watchers; n += 1) open.use(await load.stall(threadId, runId))
-  const { tokenDelays } = await run
-  const { id: slowAssistant } = await load.post('/assistants', { model: 'tokens-20000-every-0' })
-  await load.run(slowAssistant, threadId)
-  const during = await memoryMb()
-  print(
-    `\n${watchers} clients that do not read a run of ${tokenDelays.length + 1} tokens: ${digits(before)} MB before, ${digits(during)} MB with them`,
-  )
-}
-
-async function newestRun(load: Load, threadId: string, stop: AbortSignal): Promise<string> {
-  for (;;) {
-    const [run] = await load.list(`/threads/${threadId}/runs`)
-    if (run) return run.id
-    await pause(5, stop)
+  let there = 0
+  let allThereAt = Infinity
+  /** Counts all tokens. What the model sent before all were there is not on its way to a watcher, and says nothing. */
+  const watcher = () => {
+    const seen = { count: 0, delays: [] as number[] }
+    const onToken: OnToken = (atMs, delayMs) => {
+      seen.count += 1
+      if (seen.count === 1) there += 1
+      if (there > watchers) allThereAt = Math.min(allThereAt, atMs)
+      if (atMs - delayMs >= allThereAt) seen.delays.push(delayMs)
+    }
+    return { seen, onToken }
   }
+  const own = watcher()
+  const run = load.run(assistantId, threadId, own.onToken)
+  const runId = await newestRun(load, threadId, stop)
+  const theirs = Array.from({ length: watchers }, watcher)
+  const watching = theirs.map(({ onToken }) => load.watch(threadId, runId, onToken))
+  await Promise.all([run, ...watching])
+  const row = (name: string, all: { seen: { count: number; delays: number[] } }[]) => {
+    const delays = all.flatMap(({ seen }) => seen.delays)
+    const lost = all.reduce((sum, { seen }) => sum + tokens - seen.count, 0)
+    return [name, delays.length, p50(delays), p99(delays), lost]
+  }
+  printTable(
+    'One run with 50 tokens/s, and its watchers: ms from the model to them, once all are there',
+    ['', 'tokens', 'p50', 'p99', 'tokens lost'],
+    [row('the client of the run', [own]), row(`${watchers} watchers`, theirs)],
+  )
 }

@@ -22,7 +22,7 @@ type Turn = {
   called: Set<string>
   results: ToolResult[]
 }
-type ToolResult = { name: string; arguments: string; output: string }
+type ToolResult = { name: string; output: string }
 
 function readTurn(messages: ChatMessage[]): Turn {
   const at = messages.findLastIndex((message) => message.role === 'user')
@@ -32,8 +32,7 @@ function readTurn(messages: ChatMessage[]): Turn {
   const results = since.flatMap((message) => {
     if (message.role !== 'tool') return []
     const call = made.find((one) => one.id === message.callId)
-    const { name = 'tool', arguments: args = '{}' } = call ?? {}
-    return [{ name, arguments: args, output: message.text }]
+    return [{ name: call?.name ?? 'tool', output: message.text }]
   })
   return {
     question: last?.role === 'user' ? last.text : '',

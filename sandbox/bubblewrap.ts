@@ -274,6 +274,9 @@ function bwrapArgs({ root, options, tools, door, seen }: BwrapArgs): string[] {
     // Not --unshare-all: it takes what it can get of the user namespace.
     ['--unshare-user', '--unshare-pid', '--unshare-net', '--unshare-ipc', '--unshare-uts'],
     ['--unshare-cgroup-try', ...(tools.disablesUserns ? ['--disable-userns'] : [])],
+    // As process 1 the supervisor can be neither killed nor stopped from inside; and bubblewrap's own process 1 would hold
+    // the terminal where code can open it.
+    ['--as-pid-1'],
     ['--die-with-parent', '--new-session', '--clearenv', '--cap-drop', 'ALL'],
     ['--uid', '1000', '--gid', '1000', '--hostname', 'sandbox', '--seccomp', '9'],
     ...root.binds.flatMap(({ from, to }) => ['--ro-bind', seen(from), to]),

@@ -175,17 +175,28 @@ type Circumstances = {
 }
 
 function noteOfEnd(end: Done, what: Circumstances): string | undefined {
-  const lost = end.t === 'died' ? ' The interpreter was restarted; variables were lost.' : ''
-  const { memoryBytes, diskBytes } = what.limits
-  if (what.isDiskFull)
-    return `The code was stopped: the files in /mnt/data are more than ${megabytes(diskBytes)}.${lost}`
-  if (end.reason === 'timeout') return `The code timed out after ${what.timeoutMs / 1000} s.${lost}`
-  if (end.reason === 'interrupted') return `The code was interrupted.${lost}`
-  if (what.ranOutOfMemory)
-    return lost
-      ? `The code ran out of memory (${megabytes(memoryBytes)}).${lost}`
-      : `A process was killed, since the code ran out of memory (${megabytes(memoryBytes)}).`
-  if (end.t === 'died') return `The interpreter crashed (${causeOf(end)}).${lost}`
+  const why = reasonOf(end, what)
+  const lost = 'The interpreter was restarted; variables were lost.'
+  const memory = `(${megabytes(what.limits.memoryBytes)})`
+  const sentences = [
+    why,
+    // What the system killed need not be the interpreter: it takes the largest.
+    what.ranOutOfMemory && `The code ran out of memory ${memory}, and a process was killed.`,
+    end.t === 'died' &&
+      !why &&
+      !what.ranOutOfMemory &&
+      `The interpreter crashed (${causeOf(end)}).`,
+    end.t === 'died' && lost,
+  ].filter((sentence) => typeof sentence === 'string')
+  return sentences.length > 0 ? sentences.join(' ') : undefined
+}
+
+function reasonOf(end: Done, what: Circumstances): string | undefined {
+  const { isDiskFull, timeoutMs, limits } = what
+  if (isDiskFull)
+    return `The code was stopped: the files in /mnt/data are more than ${megabytes(limits.diskBytes)}.`
+  if (end.reason === 'timeout') return `The code timed out after ${timeoutMs / 1000} s.`
+  if (end.reason === 'interrupted') return 'The code was interrupted.'
   return undefined
 }
 

@@ -87,8 +87,7 @@ export function openCgroups({ name, procDir = '/proc/self' }: CgroupsOptions): C
         confine(pidInside) {
           const pid = pidsOf(own[0]!).find((pid) => innermostPidOf(pid) === pidInside)
           if (pid === undefined) return false
-          for (const dir of code) writeFileSync(join(dir, PROCESSES), String(pid))
-          return true
+          return code.every((dir) => tryWrite(join(dir, PROCESSES), String(pid)))
         },
         oomKills: countOomKills(code),
         kill: () => [...code, ...own].forEach(killAll),
@@ -302,6 +301,15 @@ function tryMake(dir: string): boolean {
     return true
   } catch {
     return false
+  }
+}
+
+function tryWrite(path: string, text: string): boolean {
+  try {
+    writeFileSync(path, text)
+    return true
+  } catch {
+    return false // the process has just ended
   }
 }
 

@@ -86,17 +86,22 @@ export function openDaemon(socketPath: string): DockerDaemon {
     imageId: async (name) => (await find(`/images/${encodeURIComponent(name)}/json`, Image))?.Id,
     async importImage(name, tar) {
       const [repo = '', tag = 'latest'] = name.split(':')
-      const answer = await text(
-        await ask('POST', `/images/create?${new URLSearchParams({ fromSrc: '-', repo, tag })}`, tar),
-      )
+      const query = new URLSearchParams({ fromSrc: '-', repo, tag })
+      const answer = await text(await ask('POST', `/images/create?${query.toString()}`, tar))
       // It has answered with 200 before it begins: errors come in the body.
       if (answer.includes('"errorDetail"')) throw new DockerDaemonError(answer.trim())
     },
     inspect,
     async labelled(label) {
-      const query = new URLSearchParams({ all: 'true', filters: JSON.stringify({ label: [label] }) })
-      const found = await json(await ask('GET', `/containers/json?${query}`))
-      return z.array(Labelled).parse(found).map(({ Id }) => Id)
+      const query = new URLSearchParams({
+        all: 'true',
+        filters: JSON.stringify({ label: [label] }),
+      })
+      const found = await json(await ask('GET', `/containers/json?${query.toString()}`))
+      return z
+        .array(Labelled)
+        .parse(found)
+        .map(({ Id }) => Id)
     },
     async remove(container) {
       for (let tries = 0; tries < REMOVE_TRIES; tries += 1) {

@@ -51,9 +51,12 @@ function imageEntries(root: SandboxRoot, user: ContainerUser): TarEntry[] {
   }
   const etc = root.binds.find(({ to }) => to === ETC)
   for (const entry of etc ? copyOf(etc.from, ETC) : []) put(withUser(entry, user))
+  // Docker gives a tmpfs the mode of what it hides.
+  put({ type: 'directory', path: '/tmp', mode: 0o1777 })
   for (const place of PLACES) put({ type: 'directory', path: `/${place}`, mode: 0o755 })
   put({ type: 'link', path: '/var/tmp', target: '/tmp' })
-  for (const { target, path } of root.symlinks) if (!isBeneathBind(root, path)) put({ type: 'link', path, target })
+  for (const { target, path } of root.symlinks)
+    if (!isBeneathBind(root, path)) put({ type: 'link', path, target })
   for (const { from, to } of bindsOf(root)) {
     if (isBeneathBind(root, to)) continue
     if (statSync(from).isDirectory()) put({ type: 'directory', path: to, mode: 0o755 })
@@ -138,7 +141,13 @@ function header(
   Buffer.from(target).copy(block, 157, 0, NAME)
   block.write('ustar  \0', 257, 'latin1')
   block.fill(' ', 148, 156)
-  block.write(`${block.reduce((sum, byte) => sum + byte, 0).toString(8).padStart(6, '0')}\0 `, 148)
+  block.write(
+    `${block
+      .reduce((sum, byte) => sum + byte, 0)
+      .toString(8)
+      .padStart(6, '0')}\0 `,
+    148,
+  )
   return block
 }
 

@@ -30,13 +30,22 @@ export function openOomCounter(): OomCounter {
 /** Lines of groups are `number:controllers:path`; version 2 has no controllers there. */
 function eventsFile(groups: string, mounts: string): string | undefined {
   const separate = /^\d+:(?:[^:]*,)?memory(?:,[^:]*)?:(?<path>.*)$/m.exec(groups)?.groups?.['path']
-  if (separate !== undefined) {
-    const at = / (?<at>\S+) [^-]*- cgroup \S+ \S*\bmemory\b/.exec(mounts)
-    return at?.groups && join(at.groups['at']!, separate, 'memory.oom_control')
-  }
   const unified = /^0::(?<path>.*)$/m.exec(groups)?.groups?.['path']
-  const at = / (?<at>\S+) [^-]*- cgroup2 /.exec(mounts)?.groups?.['at']
-  return unified && at && join(at, unified, 'memory.events')
+  const [path, type, file] =
+    separate === undefined
+      ? [unified, 'cgroup2', 'memory.events']
+      : [separate, 'cgroup', 'memory.oom_control']
+  const at = mounts
+    .split('\n')
+    .map((line) => line.split(' - '))
+    .find(([, after]) => after?.startsWith(`${type} `) && isOfMemory(type, after))?.[0]
+    ?.split(' ')[4]
+  return at !== undefined && path !== undefined ? join(at, path, file) : undefined
+}
+
+/** The options of a mount come last. */
+function isOfMemory(type: string, after: string): boolean {
+  return type === 'cgroup2' || /[ ,]memory(?:,|$)/.test(after)
 }
 
 function readText(path: string | undefined): string {

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -106,7 +106,11 @@ export function createDocker(deps: DockerDeps): SandboxProvider {
           killProcess(pid)
         })
       },
-      cleanUp: async () => await door?.[Symbol.asyncDispose](),
+      cleanUp: async () => {
+        // One that never came up has had no end of its own.
+        await daemon.remove(name).catch(() => {})
+        await door?.[Symbol.asyncDispose]()
+      },
     })
     await door?.attach(sandbox)
     const container = await daemon.inspect(name).catch(() => undefined)
@@ -119,32 +123,33 @@ export function createDocker(deps: DockerDeps): SandboxProvider {
     const { user } = tools
     const [python = '', ...supervisorArgs] = supervisorArgv(root)
     return [
-      ...['--config', configDir, '--host', `unix://${tools.socket}`, 'run', '-it', '--rm'],
-      ...['--name', name, '--hostname', 'sandbox', '--user', `${user.uid}:${user.gid}`],
-      ...['--label', label, '--pull', 'never', '--log-driver', 'none'],
-      ...['--network', 'none', '--ipc', 'private', '--read-only', '--workdir', '/'],
-      ...['--cap-drop', 'ALL', '--security-opt', 'no-new-privileges'],
-      ...['--security-opt', `seccomp=${seccompFile}`, '--no-healthcheck'],
-      ...['--detach-keys', 'ctrl-^,ctrl-^', ...limitArgs(limits)],
-      ...[...bindsOf(root), { from: kernelDir, to: KERNEL_PATH }].flatMap(({ from, to }) =>
+      ['--config', configDir, '--host', `unix://${tools.socket}`, 'run', '-it', '--rm'],
+      ['--name', name, '--hostname', 'sandbox', '--user', `${user.uid}:${user.gid}`],
+      ['--label', label, '--pull', 'never', '--log-driver', 'none'],
+      ['--network', 'none', '--ipc', 'private', '--read-only', '--workdir', '/'],
+      ['--cap-drop', 'ALL', '--security-opt', 'no-new-privileges'],
+      ['--security-opt', `seccomp=${seccompFile}`, '--no-healthcheck'],
+      ['--detach-keys', 'ctrl-^,ctrl-^', ...limitArgs(limits)],
+      [...bindsOf(root), { from: kernelDir, to: KERNEL_PATH }].flatMap(({ from, to }) =>
         mount(from, to, 'readonly'),
       ),
       // Docker would put the host's here.
-      ...mount(emptyFile, '/etc/resolv.conf', 'readonly'),
-      ...mount(dataDir, '/mnt/data'),
-      ...(door ? mount(door.directory, DOOR_PATH, 'readonly') : []),
-      ...tmpfs('/tmp', limits.tmpBytes, 'mode=1777,exec'),
-      ...tmpfs('/home/sandbox', 64 * MIB, `mode=0700,uid=${user.uid},gid=${user.gid},exec`),
-      ...tmpfs('/run', MIB, 'mode=0755'),
+      mount(emptyFile, '/etc/resolv.conf', 'readonly'),
+      mount(dataDir, '/mnt/data'),
+      door ? mount(door.directory, DOOR_PATH, 'readonly') : [],
+      tmpfs('/tmp', limits.tmpBytes, 'mode=1777,exec'),
+      tmpfs('/home/sandbox', 64 * MIB, `mode=0700,uid=${user.uid},gid=${user.gid},exec`),
+      tmpfs('/run', MIB, 'mode=0755'),
       // In place of the host's devices and groups.
-      ...tmpfs('/sys', MIB, 'mode=0555,ro'),
-      ...Object.entries({ ...insideEnv(root), ...door?.env }).flatMap(([key, value]) => [
-        ...['--env', `${key}=${value}`],
+      tmpfs('/sys', MIB, 'mode=0555,ro'),
+      Object.entries({ ...insideEnv(root), ...door?.env }).flatMap(([key, value]) => [
+        '--env',
+        `${key}=${value}`,
       ]),
       // A shell is the first process, since the first takes no signals and has to wait for orphans.
-      ...['--entrypoint', '/bin/sh', tools.image, '-c', '"$@"; exit $?', 'sh'],
-      ...[python, ...supervisorArgs],
-    ]
+      ['--entrypoint', '/bin/sh', tools.image, '-c', '"$@"; exit $?', 'sh'],
+      [python, ...supervisorArgs],
+    ].flat()
   }
 
   async function probe(): Promise<ProbeResult> {
@@ -225,12 +230,12 @@ async function giveDataDir(dataDir: string, { uid, gid }: ContainerUser): Promis
 
 function limitArgs({ memoryBytes, processes, cpus, tmpBytes }: SandboxLimits): string[] {
   return [
-    ...['--memory', String(memoryBytes), '--memory-swap', String(memoryBytes)],
-    ...['--pids-limit', String(processes + OWN_PROCESSES)],
+    ['--memory', String(memoryBytes), '--memory-swap', String(memoryBytes)],
+    ['--pids-limit', String(processes + OWN_PROCESSES)],
     // The daemon refuses more than there are.
-    ...['--cpus', Math.min(cpus, availableParallelism()).toFixed(2)],
-    ...['--shm-size', String(tmpBytes)],
-  ]
+    ['--cpus', Math.min(cpus, availableParallelism()).toFixed(2)],
+    ['--shm-size', String(tmpBytes)],
+  ].flat()
 }
 
 function mount(from: string, to: string, ...options: string[]): string[] {
@@ -245,9 +250,9 @@ function tmpfs(path: string, sizeBytes: number, options: string): string[] {
   return ['--tmpfs', `${path}:size=${sizeBytes},${options}`]
 }
 
-function killProcess(pid: number): void {
+function killProcess(pid: number | undefined): void {
   try {
-    process.kill(pid, 'SIGKILL')
+    if (pid !== undefined) process.kill(pid, 'SIGKILL')
   } catch {
     // It has ended.
   }

@@ -21,6 +21,7 @@ export async function startKernel(launch: KernelLaunch): Promise<Sandbox> {
   let exitCode: number | null = null
   let deathReason: string | undefined
   let isClosed = false
+  let hasEnded = false
 
   const terminal = await openTerminal({
     ...launch,
@@ -83,12 +84,15 @@ export async function startKernel(launch: KernelLaunch): Promise<Sandbox> {
   }
 
   function confine(pidInside: number): void {
+    // One that has died meanwhile needs no answer: the supervisor knows.
     if (launch.confine?.(pidInside)) terminal.send({ t: 'confined', pid: pidInside })
-    else void end('A process could not be bounded, so that the Python sandbox was ended.')
+    else launch.log.warn({ sandbox: launch.id, pidInside }, 'a process was not found to be bounded')
   }
 
   async function end(reason: string): Promise<void> {
     deathReason ??= reason
+    // Its number may be another process's by now: `onEnd` has seen to it, when it was not.
+    if (hasEnded) return void (await gone.promise)
     await attempt((launch.kill ?? killProcess)(terminal.pid))
     await gone.promise
   }
@@ -103,6 +107,7 @@ export async function startKernel(launch: KernelLaunch): Promise<Sandbox> {
   }
 
   async function onEnd(code: number): Promise<void> {
+    hasEnded = true
     const reason = deathReason ?? 'The Python sandbox ended unexpectedly.'
     watchdog.stop()
     if (!isClosed) {
@@ -113,6 +118,9 @@ export async function startKernel(launch: KernelLaunch): Promise<Sandbox> {
     }
     await attempt(launch.kill?.(terminal.pid))
     ready.reject(new SandboxStartError(`${reason} ${terminal.noise()}`.trim()))
+    if (terminal.badFrames > 0) {
+      launch.log.warn({ sandbox: launch.id, frames: terminal.badFrames }, 'a sandbox forged frames')
+    }
     const error = isClosed ? new ClientClosedError(reason) : new SandboxGoneError(reason)
     cells.onGone(reason, error)
     processes.onGone(error)

@@ -18,13 +18,17 @@ export interface KernelLaunch {
   /** Whose files the sandbox can write to, where that is not the user of this process. */
   owner?: { uid: number; gid: number }
   limits: SandboxLimits
-  /** Ends everything in the sandbox at once. May be called again. Without it the command is killed (SIGKILL). */
+  /**
+   * Ends everything in the sandbox at once; called once more right after the command has ended. Without this function the
+   * command is killed (SIGKILL).
+   */
   kill?: (commandPid: number) => Promise<void>
   /** After the command has ended: takes away what is left of the sandbox on the host (but not `dataDir`). */
   cleanUp?: () => Promise<void>
   /**
    * Puts the process with this number inside (and its children to come) under the bounds, which do not hold for the
-   * supervisor then, so that it answers while code fights for memory. False where that could not be done.
+   * supervisor then, so that it answers while code fights for memory. False where there is no such process (any more);
+   * one that is there and was not bounded never begins.
    */
   confine?: (pidInside: number) => boolean
   /** How many processes of the sandbox the kernel has killed for lack of memory; undefined where nobody counts. */

@@ -25,7 +25,7 @@ export type SupervisorLimits = { memoryBytes: number; diskBytes: number; process
 
 const id = z.number().int()
 const ending = { signal: z.number().int().nullable(), code: z.number().int().nullable() }
-const killed = z.enum(['timeout', 'interrupted', 'memory', 'restart', 'closed']).nullable()
+const killed = z.enum(['timeout', 'interrupted', 'memory', 'closed']).nullable()
 const reason = z.enum(['timeout', 'interrupted']).nullable()
 
 /** What the supervisor says. The key vouches that it is the supervisor who speaks; the shape is looked at all the same. */

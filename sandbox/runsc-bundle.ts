@@ -17,6 +17,7 @@ export interface Bundle {
 }
 
 const MIB = 1024 * 1024
+const PROGRAMS_BYTES = 256 * MIB
 
 /** What an OCI runtime is told: the places of the root file system as empty directories, and what is mounted there. */
 export async function writeBundle(bundle: Bundle): Promise<void> {
@@ -72,14 +73,21 @@ function isBeneath(path: string, mounts: Mount[]): boolean {
   return mounts.some(({ destination }) => path.startsWith(`${destination}/`))
 }
 
-async function makeLink(rootfs: string, path: string, target: string, mounts: Mount[]): Promise<void> {
+async function makeLink(
+  rootfs: string,
+  path: string,
+  target: string,
+  mounts: Mount[],
+): Promise<void> {
   if (isBeneath(path, mounts)) return
   await mkdir(dirname(join(rootfs, path)), { recursive: true })
   await symlink(target, join(rootfs, path))
 }
 
-function configOf({ root, user, door }: Bundle, mounts: Mount[]) {
+function configOf({ root, user, door, options }: Bundle, mounts: Mount[]) {
   const env = { ...insideEnv(root), ...door?.env }
+  // In place of RLIMIT_DATA, which gVisor does not hold: with room for the programs and libraries themselves.
+  const addressBytes = Math.round(options.limits.memoryBytes * 0.9) + PROGRAMS_BYTES
   return {
     ociVersion: '1.0.2',
     hostname: 'sandbox',
@@ -93,6 +101,7 @@ function configOf({ root, user, door }: Bundle, mounts: Mount[]) {
       env: Object.entries(env).map(([name, value]) => `${name}=${value}`),
       capabilities: { bounding: [], effective: [], inheritable: [], permitted: [], ambient: [] },
       noNewPrivileges: true,
+      rlimits: [{ type: 'RLIMIT_AS', hard: addressBytes, soft: addressBytes }],
     },
     mounts,
     linux: {

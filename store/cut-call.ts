@@ -28,11 +28,12 @@ export async function countCutCall(
     [run.id],
   )
   if (!turn) return undefined
-  const steps = await tx.sql<Pick<RunStepRow, 'id' | 'type'>>(
-    `SELECT id, type FROM run_steps WHERE run_id = $1 AND turn = $2 AND status = 'in_progress' ORDER BY seq`,
+  const steps = await tx.sql<Pick<RunStepRow, 'id' | 'type' | 'status'>>(
+    `SELECT id, type, status FROM run_steps WHERE run_id = $1 AND turn = $2 AND NOT superseded ORDER BY seq`,
     [run.id, turn.turn],
   )
-  const stepId = (steps.find(({ type }) => type === 'tool_calls') ?? steps[0])?.id
+  const open = steps.filter(({ status }) => status === 'in_progress')
+  const stepId = (open.find(({ type }) => type === 'tool_calls') ?? open[0])?.id
   if (turn.counted) return { usage: usageFrom(turn), stepId }
   if (!turn.call || !steps[0]) return undefined
   // One answer at most, so the lock is not held for long.

@@ -1,23 +1,31 @@
 import type { Logger } from '../log.ts'
 import { deltaEvent, mergeDeltas, type Delta } from '../wire/deltas.ts'
 import type { RunEvent } from '../wire/events.ts'
-import { isConnectionError, type Db } from './db.ts'
+import { isTerminal } from '../wire/run-status.ts'
+import { isConnectionError, type Db, type Tx } from './db.ts'
 import type { BatchEntry, EventLog } from './events.ts'
+import type { TurnRow } from './rows.ts'
+import { lockRun } from './run-state.ts'
 
 /** Writes the deltas of all runs of this process, many runs in one statement. */
 export interface DeltaWriter extends AsyncDisposable {
-  open(turn: { runId: string; turn: number; fence: number; lastSeq: number }): TurnDeltas
+  open(turn: ClaimedRow): TurnDeltas
 }
+
+/** A turn as this attempt has claimed it. `lastSeq`: of the newest event in its run's log. */
+type ClaimedRow = Pick<TurnRow, 'turn' | 'fence' | 'begun_at'> & { runId: string; lastSeq: number }
 
 /** The deltas of one attempt at a model turn. */
 export interface TurnDeltas extends Disposable {
+  /** The number that this attempt's writes carry; a batch whose commit was not heard of raises it. */
+  readonly fence: number
   push(delta: Delta): void
   /**
    * What has been pushed and not been written, once nothing of it is under way any more: the caller appends it with the
    * structural event that must come after it. Throws what `lost` aborts with.
    */
   take(): Promise<RunEvent[]>
-  /** The number that the last event of a structural transaction of this turn got, once that has committed. */
+  /** How far the log is known to be; told under the run's lock or after a commit, while nothing is under way here. */
   advance(seq: number): void
   /** Resolves once all that has been pushed is written, or the turn is lost. */
   written(): Promise<void>
@@ -25,8 +33,12 @@ export interface TurnDeltas extends Disposable {
   lost: AbortSignal
 }
 
-/** The least time between two writes of one process: NOTIFY serialises commits, so it must not come per token. */
-const intervalMs = 15
+/**
+ * The time between two writes of one process: NOTIFY serialises commits, so it must not come per token. Where a write takes
+ * long there is more to write than Postgres likes in small pieces: longer times put more tokens into one row.
+ */
+const leastIntervalMs = 15
+const mostIntervalMs = 40
 /** A statement for a thousand turns takes longer than four for a quarter of them, and all wait for it. */
 const turnsAtOnce = 250
 /** How long a database that went away is waited for before the turns give up, to be attempted again later. */
@@ -40,8 +52,9 @@ export class FencedError extends Error {
 }
 
 export function createDeltaWriter(db: Db, events: EventLog, log: Logger): DeltaWriter {
-  const turns = new Set<OpenTurn>()
+  const waiting = new Set<OpenTurn>()
   let lastFlush = 0
+  let intervalMs = leastIntervalMs
   let timer: NodeJS.Timeout | NodeJS.Immediate | undefined
   let flushing: Promise<void> | undefined
 
@@ -57,7 +70,9 @@ export function createDeltaWriter(db: Db, events: EventLog, log: Logger): DeltaW
     lastFlush = performance.now()
     flushing = flush().finally(() => {
       flushing = undefined
-      if ([...turns].some((turn) => turn.pending.length > 0)) schedule()
+      const tookMs = performance.now() - lastFlush
+      intervalMs = Math.min(Math.max(leastIntervalMs, 2 * tookMs), mostIntervalMs)
+      if (waiting.size > 0) schedule()
     })
   }
 
@@ -68,81 +83,111 @@ export function createDeltaWriter(db: Db, events: EventLog, log: Logger): DeltaW
   }
 
   async function flush(): Promise<void> {
-    const waiting = [...turns].filter((turn) => turn.pending.length > 0)
-    for (let at = 0; at < waiting.length; at += turnsAtOnce) {
-      await flushSome(waiting.slice(at, at + turnsAtOnce).filter((turn) => turn.pending.length > 0))
-    }
-  }
-
-  async function flushSome(some: OpenTurn[]): Promise<void> {
-    if (some.length === 0) return
-    const batch = some.map(takeBatch)
-    try {
-      await write(batch)
-    } catch (error) {
-      if (isConnectionError(error)) return rideOut(batch, error)
-      log.error(
-        { err: error, runs: batch.length },
-        'a batch of deltas failed; it is written run by run',
-      )
-      // One bad byte or locked row must not stall all runs.
-      for (const one of batch) await write([one]).catch((reason: unknown) => one.turn.lose(reason))
+    const all = [...waiting]
+    for (let at = 0; at < all.length; at += turnsAtOnce) {
+      // Some may have been lost while others were written.
+      const some = all.slice(at, at + turnsAtOnce).filter((turn) => waiting.has(turn))
+      if (some.length > 0) await write(some.map(takeBatch))
     }
   }
 
   async function write(batch: Batch[]): Promise<void> {
+    try {
+      await append(batch)
+    } catch (error) {
+      if (isConnectionError(error)) return rideOut(batch, error)
+      log.error({ err: error, runs: batch.length }, 'a batch of deltas failed')
+      const [one] = batch
+      if (one && batch.length === 1) return lose(one.turn, error)
+      // One bad byte or locked row must not stall all runs.
+      for (const each of batch) await write([each])
+    }
+  }
+
+  async function append(batch: Batch[]): Promise<void> {
     const seqs = await events.appendBatch(batch.flatMap(({ entries }) => entries))
     let at = 0
     for (const { turn, entries } of batch) {
       const last = seqs[at + entries.length - 1]
       at += entries.length
-      if (last === undefined) turn.lose(new FencedError(turn.runId))
+      if (last === undefined) lose(turn, new FencedError(turn.runId))
       else turn.lastSeq = last
     }
   }
 
-  /**
-   * The connection broke, so the batch may or may not have been committed. A fenced turn has one writer of deltas, hence a
-   * delta after the last one that we know of is ours.
-   */
+  /** The connection broke, so the batch may have been committed, or may still be on its way. */
   async function rideOut(batch: Batch[], cause: unknown): Promise<void> {
     log.warn({ err: cause }, 'Postgres is away; deltas are held back')
     const deadline = performance.now() + outageMs
-    for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2000)) {
+    const left = [...batch]
+    for (let waitMs = 100; left.length > 0; waitMs = Math.min(waitMs * 2, 2000)) {
       await new Promise((resolve) => setTimeout(resolve, waitMs))
       try {
-        const missing: Batch[] = []
-        for (const one of batch) {
-          if (!(await isWritten(one.turn))) missing.push(one)
+        for (let one = left[0]; one; one = left[0]) {
+          await writeOnce(one)
+          left.shift()
         }
-        if (missing.length > 0) await write(missing)
-        return
       } catch (error) {
         if (isConnectionError(error) && performance.now() < deadline) continue
-        for (const { turn } of batch) turn.lose(error)
-        return
+        const given = isConnectionError(error) ? left.splice(0) : left.splice(0, 1)
+        for (const { turn } of given) lose(turn, error)
       }
     }
   }
 
-  async function isWritten(turn: OpenTurn): Promise<boolean> {
-    const [row] = await db.sql<{ last: number | null }>(
-      `SELECT max(seq) AS last FROM run_events WHERE run_id = $1 AND seq > $2
-         AND event IN ('thread.message.delta', 'thread.run.step.delta')`,
-      [turn.runId, turn.lastSeq],
-    )
-    if (row?.last) turn.lastSeq = row.last
-    return Boolean(row?.last)
+  /**
+   * Writes what the log does not have. The next fence comes first, so that a statement that is still on its way writes
+   * nothing when it gets the lock. A turn has one writer of deltas, hence one after the last that we know of is ours.
+   */
+  async function writeOnce({ turn, entries }: Batch): Promise<void> {
+    const { fence, lastSeq } = await db.tx(async (tx) => {
+      const run = await lockRun(tx, turn.runId)
+      const raised = await raiseFence(tx, turn)
+      if (!run || isTerminal(run.status) || raised === undefined) throw new FencedError(turn.runId)
+      const [row] = await tx.sql<{ last: number | null }>(
+        `SELECT max(seq) AS last FROM run_events WHERE run_id = $1 AND seq > $2
+           AND event IN ('thread.message.delta', 'thread.run.step.delta')`,
+        [turn.runId, turn.lastSeq],
+      )
+      return { fence: raised, lastSeq: row?.last ?? (await events.append(tx, turn.runId, entries)) }
+    })
+    turn.fence = fence
+    turn.lastSeq = lastSeq
+    events.doubt(turn.runId)
+  }
+
+  function lose(turn: OpenTurn, reason: unknown): void {
+    turn.pending = []
+    waiting.delete(turn)
+    turn.losing.abort(reason)
+  }
+
+  function takeBatch(turn: OpenTurn): Batch {
+    const { runId, fence, pending } = turn
+    turn.pending = []
+    waiting.delete(turn)
+    const entries = pending.map((delta) => ({
+      runId,
+      turn: turn.turn,
+      fence,
+      ...deltaEvent(delta),
+    }))
+    return { turn, entries }
   }
 
   return {
     open(given) {
       const turn = new OpenTurn(given)
-      turns.add(turn)
       return {
+        get fence() {
+          return turn.fence
+        },
         lost: turn.losing.signal,
         push(delta) {
+          // What comes after a piece that was lost would leave a hole.
+          if (turn.losing.signal.aborted) return
           turn.push(delta)
+          waiting.add(turn)
           schedule()
         },
         async take() {
@@ -160,7 +205,7 @@ export function createDeltaWriter(db: Db, events: EventLog, log: Logger): DeltaW
             await flushing
           }
         },
-        [Symbol.dispose]: () => void turns.delete(turn),
+        [Symbol.dispose]: () => void waiting.delete(turn),
       }
     },
     async [Symbol.asyncDispose]() {
@@ -178,14 +223,16 @@ interface Batch {
 class OpenTurn {
   readonly runId: string
   readonly turn: number
-  readonly fence: number
+  readonly begunAt: Date | null
   readonly losing = new AbortController()
+  fence: number
   pending: Delta[] = []
   lastSeq: number
 
-  constructor(given: { runId: string; turn: number; fence: number; lastSeq: number }) {
+  constructor(given: ClaimedRow) {
     this.runId = given.runId
     this.turn = given.turn
+    this.begunAt = given.begun_at
     this.fence = given.fence
     this.lastSeq = given.lastSeq
   }
@@ -196,20 +243,17 @@ class OpenTurn {
     if (merged) this.pending[this.pending.length - 1] = merged
     else this.pending.push(delta)
   }
-
-  lose(reason: unknown): void {
-    this.pending = []
-    this.losing.abort(reason)
-  }
 }
 
-function takeBatch(turn: OpenTurn): Batch {
-  const entries = turn.pending.map((delta) => ({
-    runId: turn.runId,
-    turn: turn.turn,
-    fence: turn.fence,
-    ...deltaEvent(delta),
-  }))
-  turn.pending = []
-  return { turn, entries }
+/**
+ * Undefined where another attempt has claimed the turn, which is seen by when it began: the fence may have been raised by
+ * ourselves, unheard. A Date has no microseconds.
+ */
+async function raiseFence(tx: Tx, { runId, turn, begunAt }: OpenTurn): Promise<number | undefined> {
+  const [row] = await tx.sql<Pick<TurnRow, 'fence'>>(
+    `UPDATE run_turns SET fence = fence + 1
+     WHERE run_id = $1 AND turn = $2 AND date_trunc('milliseconds', begun_at) = $3 RETURNING fence`,
+    [runId, turn, begunAt],
+  )
+  return row?.fence
 }

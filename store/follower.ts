@@ -116,3 +116,8 @@ export class Follower {
     this.queuedChars = queue.reduce((sum, { data }) => sum + data.length, 0)
   }
 }
+
+/** The place in `events` where numbers are missing between them, or between them and `after`; -1 where none are. */
+export function gapIn(events: StoredEvent[], after: number): number {
+  return events.findIndex(({ seq }, index) => seq !== after + index + 1)
+}

@@ -14,6 +14,8 @@ export interface Listener extends AsyncDisposable {
 /** How often Postgres is asked for a sign of life, and how long the answer may take. */
 const pingMs = 2000
 const pongMs = 4000
+/** How long what Postgres sends may lie unread. */
+const unreadMs = 30_000
 
 const channels = ['run_events', 'run_control'] as const
 export type Channel = (typeof channels)[number]
@@ -41,6 +43,10 @@ export function openListener(options: {
       application_name: 'longrun listener',
       keepAlive: true,
       connectionTimeoutMillis: pongMs,
+      query_timeout: pongMs,
+      // A process that is frozen reads nothing: its backend would hold on to the end of the queue of all notifications until
+      // that is full and nobody can commit any more. Over TCP it is given up; on a Unix socket this means nothing.
+      options: `-c tcp_user_timeout=${unreadMs}`,
     })
     let lost = false
     let pings: NodeJS.Timeout | undefined
@@ -79,18 +85,15 @@ export function openListener(options: {
   }
 
   async function ping(client: Client): Promise<void> {
-    const silence = setTimeout(() => {
-      options.log.warn(`Postgres has not answered for ${pongMs} ms; its connections are given up`)
-      destroyConnection(client)
-      options.onSilence()
-    }, pongMs)
     try {
       await client.query('SELECT 1')
       heardAt = performance.now()
-    } catch {
-      // The connection is lost, which its own events say too.
-    } finally {
-      clearTimeout(silence)
+    } catch (error) {
+      // Any other is the loss of the connection, which its own events say too.
+      if (!isTimeout(error)) return
+      options.log.warn(`Postgres has not answered for ${pongMs} ms; its connections are given up`)
+      destroyConnection(client)
+      options.onSilence()
     }
   }
 
@@ -114,5 +117,8 @@ export function destroyConnection(client: Client): void {
 }
 
 function isTimeout(error: unknown): boolean {
-  return error instanceof Error && /timeout expired|ETIMEDOUT|EHOSTUNREACH/.test(error.message)
+  return (
+    error instanceof Error &&
+    /timeout expired|read timeout|ETIMEDOUT|EHOSTUNREACH/.test(error.message)
+  )
 }

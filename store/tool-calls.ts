@@ -60,7 +60,7 @@ export function createToolCalls(db: Db, events: EventLog, ledger: BlobLedger): T
     },
     finish: (call, result) =>
       // A commit that was not heard of is recognised by the output that is there.
-      outlasting(() =>
+      outlasting(events, call.run_id, () =>
         db.tx(async (tx) => {
           const run = await lockRun(tx, call.run_id)
           const [mine] = await tx.sql(

@@ -48,6 +48,11 @@ export async function claimTurn(tx: Tx, events: EventLog, wanted: WantedTurn): P
         cut,
       })),
     )
+    // Its message may have ended before the attempt did.
+    for (const table of ['messages', 'run_steps']) {
+      const ofTurn = `UPDATE ${table} SET superseded = true WHERE run_id = $1 AND turn = $2`
+      await tx.sql(ofTurn, [run.id, wanted.turn])
+    }
     await tx.sql(
       `UPDATE run_turns SET emitted = false, call = NULL, generation = generation + 1 WHERE run_id = $1 AND turn = $2`,
       [run.id, wanted.turn],

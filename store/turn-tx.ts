@@ -86,27 +86,40 @@ interface TurnTx {
 /** A transaction of this attempt: with the run's lock, and the fence checked. */
 async function inTurn<T>(turn: FencedTurn, work: (given: TurnTx) => Promise<T>): Promise<T> {
   const pending = await turn.deltas.take()
-  return outlasting((retried) =>
+  return outlasting(turn.events, turn.run.id, (retried) =>
     turn.db.tx(async (tx) => {
-      const [held] = await tx.sql<RunRow & Pick<TurnRow, 'fence' | 'emitted' | 'result'>>(
-        `SELECT r.*, t.fence, t.emitted, t.result FROM run_streams s
+      const [held] = await tx.sql<
+        RunRow & Pick<TurnRow, 'fence' | 'emitted' | 'result'> & { last_seq: number }
+      >(
+        `SELECT r.*, t.fence, t.emitted, t.result, s.last_seq FROM run_streams s
          JOIN runs r ON r.id = s.run_id JOIN run_turns t ON t.run_id = s.run_id
          WHERE s.run_id = $1 AND t.turn = $2 FOR NO KEY UPDATE OF s, r, t`,
         [turn.run.id, turn.row.turn],
       )
-      if (held?.fence !== turn.row.fence) throw new FencedError(turn.run.id)
-      const { fence: _, emitted, result, ...current } = held
+      if (held?.fence !== turn.deltas.fence) throw new FencedError(turn.run.id)
+      const { fence: _, emitted, result, last_seq, ...current } = held
+      // What an earlier try committed unheard, with deltas in it, must not pass for what the writer writes next.
+      turn.deltas.advance(last_seq)
       return work({ tx, current, emitted, result, pending, retried })
     }),
   )
 }
 
-/** Repeats what a restarting Postgres broke. `retried`: an earlier try may have been committed all the same. */
-export async function outlasting<T>(work: (retried: boolean) => Promise<T>): Promise<T> {
+/**
+ * Repeats what a restarting Postgres broke, of one run. `retried`: an earlier try may have been committed all the same; then
+ * nobody in this process was told of what it appended.
+ */
+export async function outlasting<T>(
+  events: EventLog,
+  runId: string,
+  work: (retried: boolean) => Promise<T>,
+): Promise<T> {
   const deadline = performance.now() + outageMs
   for (let retried = false; ; retried = true) {
     try {
-      return await work(retried)
+      const done = await work(retried)
+      if (retried) events.doubt(runId)
+      return done
     } catch (error) {
       if (!isConnectionError(error) || performance.now() > deadline) throw error
       await new Promise((resolve) => setTimeout(resolve, 250))

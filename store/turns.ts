@@ -5,7 +5,7 @@ import { idFrom } from '../wire/ids.ts'
 import { presentMessage } from '../wire/present/message.ts'
 import { isTerminal, type RunStatus } from '../wire/run-status.ts'
 import { madeSinceMessage, usesCode } from './code-files.ts'
-import type { Db } from './db.ts'
+import type { Db, Tx } from './db.ts'
 import { createDeltaWriter, type TurnDeltas } from './delta-writer.ts'
 import type { EventLog } from './events.ts'
 import type {
@@ -76,8 +76,11 @@ export interface ClaimedTurn extends Disposable {
    * run's last message. `call` is kept, in case it is cut.
    */
   openMessage(call: ModelCall): Promise<void>
-  /** Makes the step that holds the tool calls of this turn. */
-  openToolStep(call: ModelCall): Promise<void>
+  /**
+   * Makes the step that holds the tool calls of this turn. The message before it ends there, with what was `said` in it: clients
+   * know one open step at a time.
+   */
+  openToolStep(call: ModelCall, said: ContentPart[]): Promise<void>
   pushText(index: number, type: 'text' | 'refusal', piece: TextPiece): void
   pushCall(index: number, call: Pick<TurnCall, 'id' | 'type' | 'name'>): void
   pushArguments(index: number, type: TurnCall['type'], text: string): void
@@ -128,7 +131,9 @@ export function createTurns(db: Db, events: EventLog, log: Logger): Turns {
   return {
     // A claim that is repeated takes the turn from nobody but itself.
     async claim(wanted) {
-      const claim = await outlasting(() => db.tx((tx) => claimTurn(tx, events, wanted)))
+      const claim = await outlasting(events, wanted.runId, () =>
+        db.tx((tx) => claimTurn(tx, events, wanted)),
+      )
       if (claim.kind !== 'claimed') return claim
       const { run, row, lastSeq, spent } = claim
       const deltas = writer.open({ ...row, runId: run.id, lastSeq })
@@ -156,14 +161,34 @@ function claimedTurn(
   const messageStepId = idOf('step', 1)
   const toolStepId = idOf('step', 2)
   const opened = { message: false, tools: false }
+  /** Whether the message has ended before its turn. */
+  let isSaid = false
   /** What its message begins with. */
   let images: ContentPart[] = []
   const fenced = { ...parts, run, row, deltas }
 
+  /** With its step. */
+  async function closeMessage(
+    tx: Tx,
+    content: ContentPart[],
+    { isCut, usage }: { isCut: boolean; usage: Usage | null },
+  ): Promise<RunEvent[]> {
+    const incompleteReason = isCut ? 'max_tokens' : null
+    return [
+      await endMessage(tx, run.id, messageId, {
+        content: [...images, ...content],
+        incompleteReason,
+      }),
+      ...(await finishStep(tx, run, messageStepId, usage)),
+    ]
+  }
+
   return {
     run,
     number: row.turn,
-    fence: row.fence,
+    get fence() {
+      return deltas.fence
+    },
     model: row.model ?? run.model,
     spent: spent.usage,
     lost: deltas.lost,
@@ -209,11 +234,13 @@ function claimedTurn(
         ]
       })
     },
-    async openToolStep(call) {
+    async openToolStep(call, said) {
       opened.tools = true
-      await structural(fenced, toolStepId, call, async (tx) =>
-        stepBegins(run, await insertStep(tx, run, row, { id: toolStepId, type: 'tool_calls' })),
-      )
+      isSaid = opened.message
+      await structural(fenced, toolStepId, call, async (tx) => [
+        ...(isSaid ? await closeMessage(tx, said, { isCut: false, usage: null }) : []),
+        ...stepBegins(run, await insertStep(tx, run, row, { id: toolStepId, type: 'tool_calls' })),
+      ])
     },
     pushText(index, type, piece) {
       const at = images.length + index
@@ -227,7 +254,7 @@ function claimedTurn(
     },
     written: () => deltas.written(),
     async keepFailure(failure, used) {
-      await outlasting(() =>
+      await outlasting(parts.events, run.id, () =>
         parts.db.tx(async (tx) => {
           const current = await lockRun(tx, run.id)
           // Its end has counted what it used.
@@ -236,7 +263,7 @@ function claimedTurn(
           const [kept] = await tx.sql(
             `UPDATE run_turns SET failure = $4, failed_at = clock_timestamp(), emitted = emitted OR $5
              WHERE run_id = $1 AND turn = $2 AND fence = $3 RETURNING turn`,
-            [run.id, row.turn, row.fence, JSON.stringify(failure), used !== undefined],
+            [run.id, row.turn, deltas.fence, JSON.stringify(failure), used !== undefined],
           )
           if (kept && used) await insertUsage(tx, run, row, used)
           if (kept && failure.is_filtered) {
@@ -251,15 +278,13 @@ function claimedTurn(
       return ending(fenced, async (tx, current, pending) => {
         await insertUsage(tx, run, row, end.used)
         const said: RunEvent[] = [...pending]
-        const { usage } = end.used
-        if (opened.message) {
-          said.push(
-            await endMessage(tx, run.id, messageId, {
-              content: [...images, ...end.content],
-              incompleteReason: end.isCut ? 'max_tokens' : null,
-            }),
-            ...(await finishStep(tx, run, messageStepId, end.calls.length > 0 ? null : usage)),
-          )
+        if (isSaid) {
+          // Words that came after the calls are kept all the same, though no stream has them.
+          const content = JSON.stringify([...images, ...end.content])
+          await tx.sql('UPDATE messages SET content = $2 WHERE id = $1', [messageId, content])
+        } else if (opened.message) {
+          const usage = end.calls.length > 0 ? null : end.used.usage
+          said.push(...(await closeMessage(tx, end.content, { isCut: end.isCut, usage })))
         }
         const outcome = opened.tools
           ? await keepCalls(tx, run, row, toolStepId, end)

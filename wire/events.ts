@@ -20,7 +20,7 @@ export function runEvent(event: RunEventName, object: object): RunEvent {
 
 /** After these the stream of a request ends: nothing more comes until the client acts, if ever. */
 export function endsStream(event: RunEventName): boolean {
-  return event === 'thread.run.requires_action' || event === 'snapshot' || endsRun(event)
+  return event === 'thread.run.requires_action' || endsRun(event)
 }
 
 export function endsRun(event: RunEventName): boolean {

@@ -31,6 +31,8 @@ IMAGE_LIMIT = 32 * 1024 * 1024
 IMAGES_PER_CELL = 64
 PROCESS_LIMIT = 32
 INTERRUPT = b'\x03'
+# Python has the name from 3.10 on.
+F_GETPIPE_SZ = 1032
 FRAME = re.compile(rb'~([0-9a-f]{32}) (\[(\d{1,15}),.*\])')
 
 
@@ -150,6 +152,8 @@ def make_raw(fd):
 class Cell:
     def __init__(self, message):
         self.id = message['id']
+        # What a worker says of a cell has it, so that nothing late is taken for news of the next one.
+        self.tag = str(message['id']).encode()
         self.started_at = time.monotonic()
         self.deadline = self.started_at + message['timeoutMs'] / 1000
         self.budget = message['outputBytes']
@@ -169,10 +173,14 @@ class Worker:
         self.control = control
         self.output = output
         self.pid = None
-        self.is_ready = False
+        self.has_said_ready = False
         self.image = bytearray()
         self.image_number = None
         self.killed = None
+
+    @property
+    def is_ready(self):
+        return self.has_said_ready and self.pid is not None
 
 
 class Supervisor:
@@ -290,8 +298,6 @@ class Supervisor:
             self.start_worker()
         elif kind == 'confined':
             self.on_confined(message['pid'])
-        elif kind == 'restart':
-            self.kill_worker('restart')
         elif kind == 'spawn':
             self.on_spawn(message)
         elif kind == 'shutdown':
@@ -329,7 +335,7 @@ class Supervisor:
             with open(fd, 'wb', closefd=False) as file:
                 file.write(self.code)
             os.lseek(fd, 0, os.SEEK_SET)
-            socket.send_fds(worker.control, [b'X'], [fd])
+            socket.send_fds(worker.control, [b'X' + self.cell.tag], [fd])
         except OSError:
             pass  # it has just died: the zygote will say so
         finally:
@@ -358,6 +364,7 @@ class Supervisor:
             self.on_worker_exit(message['status'])
         elif message['t'] == 'forked' and self.worker and self.worker.pid is None:
             self.worker.pid = message['pid']
+            self.begin_if_ready()
 
     def on_zygote_end(self, said):
         """Strangers' code can kill it, and a root without Python's packages cannot start it."""
@@ -419,7 +426,7 @@ class Supervisor:
 
     def drain_output(self):
         """What the worker wrote before its last message is in the pipe by now; no more than a pipe holds is read."""
-        left = fcntl.fcntl(self.worker.output, 1032)  # F_GETPIPE_SZ
+        left = fcntl.fcntl(self.worker.output, F_GETPIPE_SZ)
         while left > 0:
             size = self.on_output(min(left, CHUNK))
             if not size:
@@ -441,21 +448,29 @@ class Supervisor:
                 self.kill_worker('closed')
             return
         kind, body = data[:1], data[1:]
-        if kind == b'R' and not worker.is_ready:
-            worker.is_ready = True
-            self.terminal.send({'t': 'ready'})
-            if self.cell and not self.cell.is_running:
-                self.begin_cell()
-        elif kind == b'S' and self.cell and self.cell.is_running:
+        if kind == b'R' and not worker.has_said_ready:
+            worker.has_said_ready = True
+            self.begin_if_ready()
+        elif kind == b'I':
+            self.on_image(body)
+        elif not self.cell or not self.cell.is_running or body != self.cell.tag:
+            return
+        elif kind == b'S':
             # Only now does it listen to interrupts: one that came before would have been lost.
             self.cell.is_started = True
             if self.cell.reason:
                 kill(-worker.pid, signal.SIGINT)
-        elif kind == b'I':
-            self.on_image(body)
-        elif kind in (b'O', b'E') and self.cell and self.cell.is_running:
+        elif kind in (b'O', b'E'):
             self.drain_output()
             self.end_cell(status='ok' if kind == b'O' else 'error')
+
+    def begin_if_ready(self):
+        """The worker says that it is there, and the zygote which process it is, in either order."""
+        if not self.worker.is_ready:
+            return
+        self.terminal.send({'t': 'ready'})
+        if self.cell and not self.cell.is_running:
+            self.begin_cell()
 
     def on_image(self, body):
         """number (4 bytes), format (1), whether it is the last piece (1), data"""

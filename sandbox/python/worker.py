@@ -63,14 +63,14 @@ class Line:
                     return
 
     def next_cell(self):
-        """The code of the next cell; what else comes is an answer that nobody waits for any more."""
+        """Tag and code of the next cell; what else comes is an answer that nobody waits for any more."""
         while True:
             message, fds, _, _ = socket.recv_fds(self.socket, 64, 1)
             if not message:
                 os._exit(0)
-            if message == b'X' and fds:
+            if message[:1] == b'X' and fds:
                 with open(fds[0], 'rb') as file:
-                    return file.read().decode()
+                    return message[1:], file.read().decode()
 
 
 line = Line()
@@ -260,9 +260,9 @@ def serve(shell, control, output, limits):
     line.socket.send(b'R')
     while True:
         try:
-            code = line.next_cell()
-            is_ok = run(shell, code)
-            line.socket.send(b'O' if is_ok else b'E')
+            tag, code = line.next_cell()
+            is_ok = run(shell, tag, code)
+            line.socket.send((b'O' if is_ok else b'E') + tag)
         except OSError:
             os._exit(0)  # code has closed our files
 
@@ -271,7 +271,7 @@ def ignore(number, frame):
     """Not SIG_IGN: programs that code starts would inherit that."""
 
 
-def run(shell, code):
+def run(shell, tag, code):
     """Returns whether the code ended without an exception."""
     streams.renew()
     is_ok = False
@@ -279,7 +279,7 @@ def run(shell, code):
         try:
             line.is_in_cell = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            line.socket.send(b'S')
+            line.socket.send(b'S' + tag)
             is_ok = run_cell(shell, code)
         finally:
             leave_fork()

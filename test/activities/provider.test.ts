@@ -256,8 +256,6 @@ describe('what is tried again, and what is not', () => {
   test.each([
     ['after its first words', cutAfter(2, ['One', ' two', ' three'])],
     ['before its first word', cutAfter(0, 'One')],
-    ['within a whole answer', raw('{"choices": [', { 'content-length': '99' })],
-    ['within a packed answer', raw('\x1f', { 'content-length': '99', 'content-encoding': 'gzip' })],
   ])('a connection that is closed %s, which is told', async (_, step) => {
     expect(await errorOf(step)).toMatchObject({
       ...theirs,

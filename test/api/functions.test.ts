@@ -1,9 +1,12 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 
+import { countTokens } from '../../tokens.ts'
 import { postStream, type Frame } from '../support/event-stream.ts'
 import {
   call,
   chunks,
+  cutAfter,
+  fail,
   refuse,
   say,
   sayAndCall,
@@ -135,13 +138,7 @@ test('three rounds in one run, each read as a stream', async () => {
   expect(second.names).toEqual([...goesOn, ...step, 'thread.run.requires_action'])
   ids.push(...functionsOf(second.last).map(({ id }) => id))
   const third = await streamedOutputs(second.last)
-  expect(third.names).toEqual([
-    ...goesOn,
-    ...message.slice(0, 5),
-    ...step,
-    ...message.slice(5),
-    'thread.run.requires_action',
-  ])
+  expect(third.names).toEqual([...goesOn, ...message, ...step, 'thread.run.requires_action'])
   ids.push(...functionsOf(third.last).map(({ id }) => id))
   const over = await streamedOutputs(third.last)
   expect(over.names).toEqual([...goesOn, ...message, 'thread.run.completed'])
@@ -157,6 +154,78 @@ test('three rounds in one run, each read as a stream', async () => {
   const run = await api.read(pathOf(over.last))
   expect(totalOf(run)).toBeGreaterThan(0)
   expect(totalOf(run)).toBe(steps.reduce((sum, one) => sum + totalOf(one), 0))
+})
+
+describe('words before a call', () => {
+  const asks = 'Let me see.'
+  const cut = cutAfter(3, {
+    text: [asks],
+    calls: [{ ...at('A'), fragments: ['{"at":', '"', 'A"}'] }],
+  })
+
+  test('are not there twice where the call broke off and was asked for anew', async () => {
+    server.model.script(cut, sayAndCall(asks, at('A')))
+    const { last: waiting, frames } = await streamedRun({ tools: [weather] })
+    expect(waiting['status']).toBe('requires_action')
+    // Whoever reads along sees both attempts, and of the first that its step has failed.
+    expect(statusesOf(frames, 'thread.message')).toEqual(['completed', 'completed'])
+    expect(statusesOf(frames, 'thread.run.step')).toEqual([
+      'completed',
+      'failed',
+      'completed',
+      'in_progress',
+    ])
+    const messages = await api.read(`/threads/${String(waiting['thread_id'])}/messages?order=asc`)
+    expect(messages.data.map(textOf)).toEqual(['Rain?', asks])
+    expect((await stepsOf(waiting)).map(({ status }) => status)).toEqual([
+      'completed',
+      'in_progress',
+    ])
+    const asked = server.model.called(server.model.calls + 1)
+    await api.make(`${pathOf(waiting)}/submit_tool_outputs`, outputsFor(waiting))
+    expect((await asked).prompt.split(asks)).toHaveLength(2)
+  })
+
+  test('are counted with a call that is cut', async () => {
+    server.model.script(cut)
+    server.model.respond(() => fail(400, { message: 'No more.' }))
+    const { last } = await streamedRun({ tools: [weather] })
+    expect(last).toMatchObject({ status: 'failed', longrun: { usage_estimated: true } })
+    const { completion_tokens: counted } = last['usage'] as { completion_tokens: number }
+    expect(counted).toBe(await countTokens(`${asks}weather{"at":"`))
+  })
+
+  test('go on after it in the message, though not in the stream', async () => {
+    const delta = (fields: object, finish_reason: string | null = null) => ({
+      choices: [{ index: 0, delta: fields, finish_reason }],
+    })
+    const tool_calls = [
+      { index: 0, id: 'call_up', type: 'function', function: { name: 'weather', arguments: '{}' } },
+    ]
+    server.model.script(
+      chunks(
+        delta({ content: asks }),
+        delta({ tool_calls }),
+        delta({ content: ' And now.' }, 'tool_calls'),
+      ),
+    )
+    const { last: waiting, frames } = await streamedRun({ tools: [weather] })
+    const said = frames.filter(({ object }) => object === 'thread.message').at(-1)
+    expect(said && textOf(said)).toBe(asks)
+    const messages = await api.read(`/threads/${String(waiting['thread_id'])}/messages`)
+    expect(messages.data.map(textOf)).toEqual([`${asks} And now.`, 'Rain?'])
+  })
+
+  /** Of the objects of this kind, in the order of their creation, the last status. */
+  function statusesOf(frames: Body[], kind: string): unknown[] {
+    const objects = frames.filter(({ object }) => object === kind)
+    return [...new Map(objects.map(({ id, status }) => [id, status])).values()]
+  }
+
+  function textOf({ content }: Body): string {
+    const [part] = content as { text: { value: string } }[]
+    return part?.text.value ?? ''
+  }
 })
 
 describe('outputs', () => {

@@ -105,15 +105,15 @@ describe('the events of a run', () => {
     })
   })
 
-  test('that writes and then asks have the message first', async () => {
+  test('that writes and then asks end the message first: clients know one open step at a time', async () => {
     server.model.script(sayAndCall('Let me see.', { name: 'weather', arguments: {} }))
     const { names, last } = await stream({ tools })
     expect(names).toEqual([
       ...begins,
       ...message,
+      ...completes,
       ...step,
       'thread.run.step.delta',
-      ...completes,
       'thread.run.requires_action',
       'done',
     ])

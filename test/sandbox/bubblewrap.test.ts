@@ -151,7 +151,7 @@ describe('as a user without any rights', () => {
     expect(files).toMatchObject({ status: 'ok', outputs: [{ logs: "'x'" }] })
     expect(JSON.stringify(status?.outputs)).toMatch(/NoNewPrivs:.{3}1.*Seccomp:.{3}2/)
     expect(memory).toMatchObject({ status: 'crashed', stateLost: true })
-    expect(memory?.note).toContain('out of memory (512 MB)')
+    expect(memory?.note).toContain('ran out of memory (512 MB)')
     expect(last).toMatchObject({ status: 'ok', outputs: [{ logs: '42' }] })
   })
 })

@@ -63,6 +63,18 @@ describeProviders('programs beside the interpreter', (provider) => {
     expect(await program.wait()).toBe(128 + 9)
   })
 
+  test('programs that are killed at once harm nothing', async () => {
+    const programs = await Promise.all(
+      Array.from({ length: 5 }, async () => {
+        const program = await sandbox.exec(['sleep', '1000'])
+        program.kill()
+        return await program.wait()
+      }),
+    )
+    expect(programs).toEqual([137, 137, 137, 137, 137])
+    expect(await sandbox.runCode('1', { timeoutMs: 5000 })).toMatchObject({ status: 'ok' })
+  })
+
   test('programs run while code runs', async () => {
     const stop = new AbortController()
     const cell = sandbox.runCode('while True: pass', { timeoutMs: 60_000, signal: stop.signal })

@@ -24,16 +24,20 @@ export async function ensureDocker(): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'longrun-dockerd-'))
   const socket = join(dir, 'docker.sock')
   const options = [
-    ...['--data-root', join(dir, 'data'), '--exec-root', join(dir, 'exec')],
-    ...['--host', `unix://${socket}`, '--pidfile', join(dir, 'pid')],
+    ['--data-root', join(dir, 'data'), '--exec-root', join(dir, 'exec')],
+    ['--host', `unix://${socket}`, '--pidfile', join(dir, 'pid')],
     // Containers have no network here, and the machine's is left as it is.
-    ...['--bridge=none', '--iptables=false', '--ip6tables=false', '--ip-forward=false'],
-    '--ip-masq=false',
-  ]
-  const daemon = spawn('setpriv', ['--pdeathsig', 'TERM', 'sh', '-c', KEEPER, dir, dockerd, ...options], {
-    stdio: 'ignore',
-    detached: true,
-  })
+    ['--bridge=none', '--iptables=false', '--ip6tables=false', '--ip-forward=false'],
+    ['--ip-masq=false'],
+  ].flat()
+  const daemon = spawn(
+    'setpriv',
+    ['--pdeathsig', 'TERM', 'sh', '-c', KEEPER, dir, dockerd, ...options],
+    {
+      stdio: 'ignore',
+      detached: true,
+    },
+  )
   daemon.unref()
   const ended = once(daemon, 'exit').then(() => true)
   const started = untilAnswering(socket)

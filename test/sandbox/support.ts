@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -67,4 +67,27 @@ export async function valueOf(sandbox: Sandbox, expression: string, setUp = ''):
   return JSON.parse(
     await printed(sandbox, `${setUp}\nimport json\nprint(json.dumps(${expression}))`),
   )
+}
+
+/** Processes that were started by a process, and by those. */
+export function descendantsOf(pid: number): number[] {
+  const parents = new Map<number, number>()
+  for (const name of readdirSync('/proc').filter((one) => /^\d+$/.test(one))) {
+    try {
+      const stat = readFileSync(`/proc/${name}/stat`, 'utf8')
+      parents.set(Number(name), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]))
+    } catch {
+      // It has ended.
+    }
+  }
+  const found: number[] = []
+  collect(pid)
+  function collect(parent: number): void {
+    for (const [child, its] of parents) {
+      if (its !== parent) continue
+      found.push(child)
+      collect(child)
+    }
+  }
+  return found
 }

@@ -3,7 +3,9 @@ import { randomUUID } from 'node:crypto'
 import { Client } from 'pg'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 
+import { Follower } from '../../store/follower.ts'
 import type { Store } from '../../store/index.ts'
+import type { Tx } from '../../store/db.ts'
 import type { RunEvent, StoredEvent } from '../../wire/events.ts'
 import { createDatabase } from '../support/server.ts'
 import { createRun, openTestStore } from './rows.ts'
@@ -199,6 +201,74 @@ describe('followers', () => {
     expect((await ofTurn.take(texts.length)).map(textOf)).toEqual(texts)
   })
 
+  test('are given a long log by pages that fit into memory', async () => {
+    const { id, tip } = await aRun()
+    const texts = range(1, 8).map((n) => `${n} ${'ü'.repeat(150_000)}`)
+    for (const text of texts) await append(here, id, text)
+    // Each has 300 kB: the fourth passes a megabyte.
+    expect(await there.events.read(id, tip)).toHaveLength(4)
+    using reader = follow(there, id, tip)
+    expect((await reader.take(8)).map(textOf)).toEqual(texts)
+    await append(here, id, 'live')
+    expect((await reader.take(1)).map(textOf)).toEqual(['live'])
+  })
+
+  test('get what no notification has told of', async () => {
+    const { id, tip } = await aRun()
+    using reader = follow(there, id, tip)
+    await append(here, id, 'told')
+    await reader.take(1)
+    const { event, data } = delta('untold')
+    await here.db.sql(
+      `WITH s AS (UPDATE run_streams SET last_seq = last_seq + 1 WHERE run_id = $1 RETURNING last_seq)
+       INSERT INTO run_events (run_id, seq, event, data) SELECT $1, last_seq, $2, $3 FROM s`,
+      [id, event, data],
+    )
+    expect(await reader.take(1)).toEqual([said(tip + 2, 'untold')])
+  })
+
+  test('are not disturbed by notifications that are not ours', async () => {
+    const { id, tip } = await aRun()
+    using reader = follow(there, id, tip)
+    for (const payload of ['', 'x', 'null', '{}', '[]', '["other"]', '["other", [1]]']) {
+      await here.db.sql(`SELECT pg_notify('run_events', $1)`, [payload])
+    }
+    await append(here, id, 'ours')
+    expect(await reader.take(1)).toEqual([said(tip + 1, 'ours')])
+  })
+
+  test('are told why nothing more can come', async () => {
+    const [over, deleted] = [await createRun(here), await createRun(here)]
+    await here.runs.end(over.id, { status: 'cancelled' })
+    const tip = await here.events.tip(over.id)
+    const endOf = async (runId: string, after: number) => {
+      const { signal } = new AbortController()
+      const events = there.events.follow(runId, after, { signal })
+      for (;;) {
+        const { value, done } = await events.next()
+        if (done) return value
+      }
+    }
+    const ends = Promise.all([endOf(over.id, tip), endOf(over.id, tip - 1), endOf(deleted.id, 0)])
+    await here.threads.delete(deleted.project_id, deleted.thread_id)
+    expect(await ends).toEqual(['over', 'over', 'gone'])
+
+    // Pruned in between: the follower has begun, and is not at the end.
+    const reading = there.events.follow(over.id, 1, { signal: new AbortController().signal })
+    await here.db.sql('DELETE FROM run_events WHERE run_id = $1', [over.id])
+    await here.db.sql(`UPDATE run_streams SET holds = 'nothing' WHERE run_id = $1`, [over.id])
+    expect(await reading.next()).toEqual({ value: 'pruned', done: true })
+  })
+
+  test('that have left before they were read from are forgotten', async () => {
+    const { id } = await aRun()
+    here.events.follow(id, 0, { signal: AbortSignal.abort() })
+    const told = vi.spyOn(Follower.prototype, 'look')
+    here.events.doubt(id)
+    expect(told).not.toHaveBeenCalled()
+    told.mockRestore()
+  })
+
   test('end when they are told to', async () => {
     const { id, tip } = await aRun()
     const leave = new AbortController()
@@ -347,6 +417,122 @@ describe('the deltas of turns that share a process', () => {
   })
 })
 
+describe('a batch of deltas whose connection breaks', () => {
+  test('while it waits for a lock is written once, and its statement writes no more', async () => {
+    const turn = await claim(await createRun(here))
+    await turn.openMessage(call)
+    await whileLocked(turn.run.id, async () => {
+      turn.pushText(0, 'text', { text: 'Hello ', first: true })
+      await waitingForLocks(1)
+      here.db.giveUpConnections()
+      // The old statement and what comes in its place.
+      await waitingForLocks(2)
+    })
+    await turn.written()
+    expect(await deltasOf(turn.run.id)).toEqual(['Hello '])
+    // As the old statement would be that arrives only now.
+    const old = { id: turn.run.id, fence: 1 }
+    expect(await here.events.appendBatch([entry(old, 'late')])).toEqual([undefined])
+
+    turn.pushText(0, 'text', { text: 'there.', first: false })
+    await turn.stop({ status: 'cancelled' }, undefined)
+    expect(await deltasOf(turn.run.id)).toEqual(['Hello ', 'there.'])
+  })
+
+  test('is written though the fence was raised before, and nobody heard of it', async () => {
+    const turn = await claim(await createRun(here))
+    await turn.openMessage(call)
+    await whileLocked(turn.run.id, async (tx) => {
+      turn.pushText(0, 'text', { text: 'Hello ', first: true })
+      await waitingForLocks(1)
+      await tx.sql('UPDATE run_turns SET fence = fence + 1 WHERE run_id = $1', [turn.run.id])
+      here.db.giveUpConnections()
+      await waitingForLocks(2)
+    })
+    await turn.written()
+    expect(turn.lost.aborted).toBe(false)
+    expect(await deltasOf(turn.run.id)).toEqual(['Hello '])
+  })
+
+  test('is lost where another attempt has claimed the turn meanwhile', async () => {
+    const turn = await claim(await createRun(here))
+    await turn.openMessage(call)
+    await whileLocked(turn.run.id, async (tx) => {
+      turn.pushText(0, 'text', { text: 'Hello ', first: true })
+      await waitingForLocks(1)
+      await tx.sql(
+        'UPDATE run_turns SET fence = fence + 1, begun_at = clock_timestamp() WHERE run_id = $1',
+        [turn.run.id],
+      )
+      here.db.giveUpConnections()
+    })
+    await aborted(turn.lost)
+    expect(turn.lost.reason).toMatchObject({ name: 'FencedError' })
+    expect(await deltasOf(turn.run.id)).toEqual([])
+  })
+
+  test('is not taken for written where earlier deltas were committed unheard', async () => {
+    // Nothing but what is tested here brings what was committed unheard: there is no poll.
+    vi.useFakeTimers({ toFake: ['setInterval'] })
+    await using own = await openTestStore(databaseUrl)
+    vi.useRealTimers()
+    await connected(own)
+    const turn = await claim(await createRun(own), own)
+    await turn.openMessage(call)
+    const tip = await own.events.tip(turn.run.id)
+    using reader = follow(own, turn.run.id, tip)
+    await using gate = await commitGate()
+    turn.pushText(0, 'text', { text: 'Wait.', first: true })
+    const said = [{ type: 'text' as const, text: { value: 'Wait.', annotations: [] } }]
+    const opening = turn.openToolStep(call, said)
+    await gate.reached()
+    own.db.giveUpConnections()
+    await gate.open()
+    await opening
+    const unheard = await own.events.read(turn.run.id, tip)
+    expect(unheard.map(({ event }) => event)).toContain('thread.message.delta')
+    expect(await reader.take(unheard.length)).toEqual(unheard)
+
+    await whileLocked(turn.run.id, async () => {
+      turn.pushCall(0, { id: 'call_1', type: 'function', name: 'weather' })
+      await waitingForLocks(1)
+      await there.db.sql(
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+      )
+    })
+    await turn.written()
+    const [opened] = await reader.take(1)
+    expect(opened).toMatchObject({ event: 'thread.run.step.delta' })
+    expect(opened?.data).toContain('call_1')
+  })
+})
+
+test('after a delta that could not be written nothing more of its turn is, and all of the others', async () => {
+  const [bad, well] = [await claim(await createRun(here)), await claim(await createRun(here))]
+  await bad.openMessage(call)
+  await well.openMessage(call)
+  await here.db.sql(
+    `CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+     BEGIN RAISE EXCEPTION 'refused'; END $$`,
+  )
+  await here.db.sql(
+    `CREATE TRIGGER refuses BEFORE INSERT ON run_events FOR EACH ROW
+     WHEN (NEW.data LIKE '%unwritable%') EXECUTE FUNCTION refuse()`,
+  )
+  bad.pushText(0, 'text', { text: 'unwritable', first: true })
+  well.pushText(0, 'text', { text: 'One ', first: true })
+  await aborted(bad.lost)
+  expect(bad.lost.reason).toMatchObject({ message: 'refused' })
+  bad.pushText(0, 'text', { text: 'behind a hole', first: false })
+  well.pushText(0, 'text', { text: 'two', first: false })
+  await bad.written()
+  await well.written()
+  expect(await deltasOf(bad.run.id)).toEqual([])
+  expect((await deltasOf(well.run.id)).join('')).toBe('One two')
+  await here.db.sql('DROP TRIGGER refuses ON run_events')
+})
+
 test('a control message reaches the process that listens for the run, and no other run', async () => {
   const [a, b] = [await aRun(), await aRun()]
   const told = Promise.withResolvers<void>()
@@ -379,8 +565,8 @@ async function aTurn(): Promise<Turn> {
   return { id: run.id, tip, fence: 1, threadId: run.thread_id, projectId: run.project_id }
 }
 
-async function claim(run: { id: string }) {
-  const claimed = await here.turns.claim({
+async function claim(run: { id: string }, store = here) {
+  const claimed = await store.turns.claim({
     runId: run.id,
     turn: 0,
     generationId: randomUUID(),
@@ -394,7 +580,46 @@ async function append(store: Store, runId: string, ...texts: string[]): Promise<
   await store.db.tx((tx) => store.events.append(tx, runId, texts.map(delta)))
 }
 
-function entry({ id, fence }: Turn, text: string) {
+/** Holds the run's lock meanwhile. */
+async function whileLocked(runId: string, act: (tx: Tx) => Promise<void>): Promise<void> {
+  await there.db.tx(async (tx) => {
+    await tx.sql('SELECT FROM run_streams WHERE run_id = $1 FOR UPDATE', [runId])
+    await act(tx)
+  })
+}
+
+/** Resolves once so many statements wait for a lock. */
+async function waitingForLocks(count: number): Promise<void> {
+  const waiting = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
+  await expect.poll(() => there.db.sql(waiting), { timeout: 10_000 }).toHaveLength(count)
+}
+
+/** Transactions that make a step stop here, where all is done but for the answer to their COMMIT. */
+async function commitGate() {
+  const client = new Client({ connectionString: databaseUrl })
+  await client.connect()
+  await client.query('SELECT pg_advisory_lock(1)')
+  await client.query(`
+    CREATE FUNCTION wait_for_test() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON run_steps DEFERRABLE INITIALLY DEFERRED
+      FOR EACH ROW EXECUTE FUNCTION wait_for_test()`)
+  return {
+    reached: () => waitingForLocks(1),
+    open: () => client.end(),
+    async [Symbol.asyncDispose]() {
+      await client.end()
+      await there.db.sql('DROP TRIGGER waits ON run_steps')
+    },
+  }
+}
+
+async function deltasOf(runId: string): Promise<string[]> {
+  const events = await there.events.read(runId, 0)
+  return events.filter(({ event }) => event === 'thread.message.delta').map(textOf)
+}
+
+function entry({ id, fence }: Pick<Turn, 'id' | 'fence'>, text: string) {
   return { runId: id, turn: 0, fence, ...delta(text) }
 }
 

@@ -613,6 +613,8 @@ class StreamRules:
     def see_step(self, name, data, at):
         if name == "created":
             check(data["id"] not in self.steps, f"{at}: {data['id']} was created twice")
+            still_open = [step for step in self.steps.values() if step["is_open"]]
+            check(still_open == [], f"{at}: a step is still open")
             self.steps[data["id"]] = {"type": data["type"], "calls": 0, "is_open": True}
             return
         step = self.steps.get(data["id"])

@@ -94,6 +94,8 @@ export function createStreamRules({ continues = false } = {}) {
     assert.match(data.id, /^step_/, at)
     if (name === 'created') {
       assert.ok(!steps.has(data.id), `${at}: ${data.id} was created twice`)
+      const open = [...steps].filter(([, step]) => step.isOpen).map(([id]) => id)
+      assert.deepEqual(open, [], `${at}: a step is still open`)
       if (data.type === 'tool_calls') assert.deepEqual(data.step_details.tool_calls, [], at)
       if (data.type === 'message_creation') {
         assert.match(data.step_details.message_creation.message_id, /^msg_/, at)
