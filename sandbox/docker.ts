@@ -39,8 +39,8 @@ const MIB = 1024 * 1024
 const UNPRIVILEGED: ContainerUser = { uid: 65_530, gid: 65_530 }
 /** Counted per user of the whole machine, while docker counts per container. */
 const UNCOUNTED_PROCESSES = 1_048_576
-/** Besides those of the code: the first process of the container, and the supervisor. */
-const OWN_PROCESSES = 2
+/** Besides those of the code: the supervisor. */
+const OWN_PROCESSES = 1
 
 /** Isolation by a docker daemon of this machine: over the root file system of the host's Python, or an image. */
 export function createDocker(deps: DockerDeps): SandboxProvider {
@@ -146,9 +146,8 @@ export function createDocker(deps: DockerDeps): SandboxProvider {
         '--env',
         `${key}=${value}`,
       ]),
-      // A shell is the first process, since the first takes no signals and has to wait for orphans.
-      ['--entrypoint', '/bin/sh', tools.image, '-c', '"$@"; exit $?', 'sh'],
-      [python, ...supervisorArgs],
+      // As process 1 the supervisor can be neither killed nor stopped from inside.
+      ['--entrypoint', python, tools.image, ...supervisorArgs],
     ].flat()
   }
 
@@ -250,9 +249,9 @@ function tmpfs(path: string, sizeBytes: number, options: string): string[] {
   return ['--tmpfs', `${path}:size=${sizeBytes},${options}`]
 }
 
-function killProcess(pid: number | undefined): void {
+function killProcess(pid: number): void {
   try {
-    if (pid !== undefined) process.kill(pid, 'SIGKILL')
+    process.kill(pid, 'SIGKILL')
   } catch {
     // It has ended.
   }

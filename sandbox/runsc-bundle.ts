@@ -2,6 +2,7 @@ import { chmod, mkdir, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { statSync } from 'node:fs'
 
+import { seccompProfile } from './docker-seccomp.ts'
 import { insideEnv, KERNEL_PATH, kernelDir, supervisorArgv } from './kernel-files.ts'
 import { type Door, DOOR_PATH } from './network.ts'
 import type { SandboxOptions } from './provider.ts'
@@ -96,8 +97,7 @@ function configOf({ root, user, door, options }: Bundle, mounts: Mount[]) {
       terminal: true,
       user,
       cwd: '/',
-      // A shell is the first process, since the first takes no signals and has to wait for orphans.
-      args: ['/bin/sh', '-c', '"$@"; exit $?', 'sh', ...supervisorArgv(root)],
+      args: supervisorArgv(root),
       env: Object.entries(env).map(([name, value]) => `${name}=${value}`),
       capabilities: { bounding: [], effective: [], inheritable: [], permitted: [], ambient: [] },
       noNewPrivileges: true,
@@ -106,6 +106,7 @@ function configOf({ root, user, door, options }: Bundle, mounts: Mount[]) {
     mounts,
     linux: {
       namespaces: ['pid', 'network', 'ipc', 'uts', 'mount'].map((type) => ({ type })),
+      seccomp: seccompProfile(process.arch),
     },
   }
 }

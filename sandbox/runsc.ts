@@ -73,7 +73,7 @@ export function createRunsc(deps: ProviderDeps): SandboxProvider {
         // Under the bounds with all that it is: gVisor's processes are the code's.
         ['-c', JOIN, 'sh', ...cgroup.groups.map((dir) => join(dir, 'code', 'cgroup.procs')), '--'],
         [runscPath, '--root', join(directory, 'state')],
-        ['--platform=ptrace', '--network=none', '--ignore-cgroups'],
+        ['--platform=ptrace', '--network=none', '--ignore-cgroups', '--oci-seccomp'],
         door ? ['--host-uds=open'] : [],
         isRoot ? [] : ['--rootless'],
         ['run', '--bundle', directory, id],
@@ -173,9 +173,9 @@ function hostLimits(limits: SandboxLimits): SandboxLimits {
   }
 }
 
-function killProcess(pid: number | undefined): void {
+function killProcess(pid: number): void {
   try {
-    if (pid !== undefined) process.kill(pid, 'SIGKILL')
+    process.kill(pid, 'SIGKILL')
   } catch {
     // It has ended.
   }

@@ -1,9 +1,9 @@
 import OpenAI from 'openai'
 import { expect, test } from 'vitest'
 
-import { newThread } from '../support/cluster.ts'
+import { lookUp, newThread } from '../support/cluster.ts'
 import { checkEvents, parsed, postStream, runIdOf } from '../support/event-stream.ts'
-import { say, stallAfter } from '../support/model.ts'
+import { call, say, stallAfter } from '../support/model.ts'
 import { startNginx, withoutNginx } from '../support/nginx.ts'
 import { createRandom } from '../support/random.ts'
 import { readWithCuts } from '../support/resuming-client.ts'
@@ -45,5 +45,27 @@ test.skipIf(withoutNginx !== '')(
     const helper = client.beta.threads.runs.stream(threadId, { assistant_id: assistantId })
     expect((await helper.finalRun()).status).toBe('completed')
     expect(await helper.finalMessages()).toHaveLength(1)
+  },
+)
+
+test.skipIf(withoutNginx !== '')(
+  `a run that is parked is resumed through nginx at once${withoutNginx}`,
+  async () => {
+    await using server = await startServer()
+    await using nginx = await startNginx(server.baseUrl)
+    const client = new OpenAI({ baseURL: server.baseUrl, apiKey: 'test' })
+    server.model.script(call({ name: lookUp.function.name, arguments: {} }))
+    const { threadId, assistantId } = await newThread(client, 'How long is it?', [lookUp])
+    const stream = await postStream(`${server.baseUrl}/threads/${threadId}/runs`, {
+      assistant_id: assistantId,
+    })
+    expect(await stream.ended).toBe('done')
+    const path = `/threads/${threadId}/runs/${runIdOf(stream)}`
+    const answer = await fetch(`${nginx.baseUrl}${path}/events?after=${stream.frames.length}`, {
+      headers: { authorization: 'Bearer test', 'openai-beta': 'assistants=v2' },
+    })
+    // The headers came before anything was said, a ping too.
+    await client.beta.threads.runs.cancel(runIdOf(stream), { thread_id: threadId })
+    expect(await answer.text()).toMatch(/^id: \d+\nevent: thread.run./)
   },
 )

@@ -1,7 +1,11 @@
+import { get, type ClientRequest, type IncomingMessage } from 'node:http'
+import { text } from 'node:stream/consumers'
+
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 
 import { createLogger } from '../../log.ts'
 import { openStore } from '../../store/index.ts'
+import { deltaEvent } from '../../wire/deltas.ts'
 import { queryOnce } from '../support/cluster.ts'
 import { checkEvents, parsed, postStream, runIdOf, type Frame } from '../support/event-stream.ts'
 import { call, say, stallAfter } from '../support/model.ts'
@@ -20,6 +24,21 @@ afterAll(() => server[Symbol.asyncDispose]())
 beforeEach(() => server.model.respond(() => say(['One ', 'two ', 'three.'])))
 
 const tools = [{ type: 'function', function: { name: 'weather' } }]
+
+const v2 = { authorization: 'Bearer any', 'openai-beta': 'assistants=v2' }
+
+function answered(request: ClientRequest): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => request.on('response', resolve).on('error', reject))
+}
+
+/** As another process has it. */
+function ownStore() {
+  return openStore({
+    databaseUrl: server.databaseUrl,
+    log: createLogger('error'),
+    maxConnections: 2,
+  })
+}
 
 async function streamed(body: object = {}) {
   const { id: threadId } = await api.make('/threads')
@@ -94,6 +113,38 @@ test('a run that waits for its client is resumed up to there, and from there on 
   expect((await api.get(`${path}/events?after=${frames.length}`)).text).toBe(textOf(rest.frames))
 })
 
+test('the answer begins at once where nothing is to be said for long', async () => {
+  server.model.script(call({ name: 'weather', arguments: {} }))
+  const { path, frames } = await wholeRun({ tools })
+  const answer = await fetch(`${server.baseUrl}${path}/events?after=${frames.length}`, {
+    headers: v2,
+  })
+  // The headers came alone: a ping would be in the text.
+  await api.make(`${path}/cancel`)
+  expect(await answer.text()).toMatch(/^id: \d+\nevent: thread.run./)
+})
+
+test('a client that reads nothing until the run is over has all of it then', async () => {
+  server.model.script(stallAfter(1, ['One ', 'two.']))
+  const { stream, path } = await streamed()
+  await stream.saw('thread.message.delta')
+  const slow = await answered(get(`${server.baseUrl}${path}/events`, { headers: v2, agent: false }))
+  await using store = await ownStore()
+  const runId = path.split('/').at(-1) ?? ''
+  // 30 MB: more than the kernel's buffers, ours, and what a follower keeps.
+  const { id } = JSON.parse((await stream.saw('thread.message.created')).data) as Body
+  const large = { of: 'message', id, index: 0, type: 'text', text: 'x'.repeat(300_000) } as const
+  for (let n = 0; n < 100; n += 1) {
+    await store.db.tx((tx) =>
+      store.events.append(tx, runId, [deltaEvent({ ...large, first: false })]),
+    )
+  }
+  server.model.requests.at(-1)?.release()
+  expect(await stream.ended).toBe('done')
+  expect(stream.frames).toHaveLength(stream.frames.at(-1)?.seq ?? 0)
+  expect((await text(slow)) === textOf(stream.frames), 'all that was written').toBe(true)
+})
+
 test('a run whose thread is deleted meanwhile says so', async () => {
   server.model.script(stallAfter(1, ['One ', 'two.']))
   const { stream, path, threadId } = await streamed()
@@ -130,11 +181,7 @@ test('the events of v1 are resumed in the words of v1', async () => {
 })
 
 test('where deltas have been removed a snapshot stands for what is missing, and for all after a day', async () => {
-  await using store = await openStore({
-    databaseUrl: server.databaseUrl,
-    log: createLogger('error'),
-    maxConnections: 2,
-  })
+  await using store = await ownStore()
   const { path, frames } = await wholeRun()
   const { path: young, text: youngText } = await wholeRun()
   const runId = path.split('/').at(-1)
@@ -177,7 +224,9 @@ test('where deltas have been removed a snapshot stands for what is missing, and 
   const left = 'SELECT seq FROM run_events WHERE run_id = $1'
   expect(await queryOnce(server.databaseUrl, left, [runId])).toEqual([])
   const { text } = await api.get(`${path}/events?after=3`)
-  const only = new RegExp(`^id: ${frames.length}\nevent: snapshot\ndata: .*\n\nevent: done\n.*\n\n$`)
+  const only = new RegExp(
+    `^id: ${frames.length}\nevent: snapshot\ndata: .*\n\nevent: done\n.*\n\n$`,
+  )
   expect(text).toMatch(only)
   const whole = await api.get(`${path}/events?after=${frames.length}`)
   expect(whole.text).toBe('event: done\ndata: [DONE]\n\n')
@@ -185,11 +234,42 @@ test('where deltas have been removed a snapshot stands for what is missing, and 
   expect((await api.get(`${young}/events`)).text).toBe(youngText)
 })
 
+test('a POST that is answered again has no silent hole either', async () => {
+  await using store = await ownStore()
+  const { id: threadId } = await api.make('/threads')
+  const post = () =>
+    api.post(
+      `/threads/${threadId}/runs`,
+      { assistant_id: assistantId, stream: true },
+      { headers: { 'idempotency-key': `pruned ${threadId}` } },
+    )
+  const { text: whole } = await post()
+  const runId = /"id":"(run_\w+)"/.exec(whole)?.[1]
+  const prune = async (ago: string) => {
+    await queryOnce(
+      server.databaseUrl,
+      'UPDATE run_streams SET closed_at = now() - $2::interval WHERE run_id = $1',
+      [runId, ago],
+    )
+    await store.eventRetention.prune()
+  }
+  await prune('11 minutes')
+  const names = (text: string) => [...text.matchAll(/^event: (.*)$/gm)].map(([, name]) => name)
+  const withSnapshot = names(whole)
+    .map((name) => (name === 'thread.message.delta' ? 'snapshot' : name))
+    .filter((name, n, all) => name !== 'snapshot' || all[n - 1] !== name)
+  const { text } = await post()
+  expect(names(text)).toEqual(withSnapshot)
+  expect(text).toContain('One two three.')
+  await prune('25 hours')
+  expect(names((await post()).text)).toEqual(['snapshot', 'done'])
+})
+
 test('what is resumed keeps the rules of streams, joined to what was there before', async () => {
   const { path, frames } = await wholeRun()
   const cutAt = 8
   const rest = await fetch(`${server.baseUrl}${path}/events?after=${cutAt}`, {
-    headers: { authorization: 'Bearer any', 'openai-beta': 'assistants=v2' },
+    headers: v2,
   })
   expect(rest.headers.get('content-type')).toContain('text/event-stream')
   expect(rest.headers.get('x-accel-buffering')).toBe('no')

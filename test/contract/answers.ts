@@ -3,7 +3,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js'
 import formats from 'ajv-formats'
 
-import { deviations, extensions, type Deviation } from './deviations.ts'
+import { deviations, extensions, extraEvents, type Deviation } from './deviations.ts'
 import { isObject, mapValues, openDocument, type Dialect, type Document } from './document.ts'
 import type { Operation, Schema } from './document.ts'
 
@@ -105,6 +105,7 @@ function checkStream({ body }: Exchange, { dialect }: Operation): string[] {
     const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(frame)?.[1]
     const [event, data] = [field('event'), field('data')]
     if (event === undefined && data === undefined) continue
+    if (extraEvents.has(event ?? '')) continue
     const schema = schemas.get(event ?? '')
     if (!schema) violations.push(`the document knows no event '${event}'`)
     else if (event === 'done') {

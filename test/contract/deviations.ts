@@ -187,6 +187,11 @@ export interface Deviation {
   dialect?: Dialect
 }
 
+/** Events that the documents do not know. */
+export const extraEvents: ReadonlyMap<string, { why: string }> = new Map([
+  ['snapshot', { why: 'it stands for events that have been removed since the end of their run' }],
+])
+
 /** What the documents do not know at all. Paths as our router writes them. */
 export const extensions: Extension[] = [
   {

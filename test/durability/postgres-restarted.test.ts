@@ -12,6 +12,7 @@ import {
 } from '../support/event-stream.ts'
 import { say } from '../support/model.ts'
 import { ownPostgres, type OwnPart } from '../support/own-parts.ts'
+import { createRun, openTestStore } from '../store/rows.ts'
 
 const words = Array.from({ length: 120 }, (_, n) => `${n} `)
 
@@ -63,6 +64,22 @@ test.each([
   }
   expect(model.calls).toBe(1)
   expect(await answersIn(client, threadId)).toEqual([words.join('')])
+})
+
+test('who begins to follow a run while Postgres is away waits for it, and may leave', async () => {
+  await using postgres = await ownPostgres()
+  await using store = await openTestStore(postgres.url)
+  const { id } = await createRun(store)
+  const tip = await store.events.tip(id)
+  await postgres.stop()
+  const leave = new AbortController()
+  const [leaving, staying] = [leave.signal, new AbortController().signal].map((signal) =>
+    store.events.follow(id, 0, { signal }).next(),
+  )
+  leave.abort()
+  expect(await leaving).toEqual({ value: undefined, done: true })
+  await postgres.start()
+  expect((await staying)?.value).toHaveLength(tip)
 })
 
 test('requests get a 503 while Postgres is away, and are answered when it is back', async () => {

@@ -43,6 +43,18 @@ export async function postStream(
   return collect((take) => readFrames(received, take))
 }
 
+/** Reads the stream of a run from after an event, as `postStream` does. */
+export async function getStream(url: string, after: number): Promise<RawStream> {
+  const response = await fetch(`${url}?after=${after}`, {
+    headers: { authorization: 'Bearer test', 'openai-beta': 'assistants=v2' },
+  })
+  if (!response.ok || !response.body) {
+    throw new Error(`GET ${url} answered ${response.status}: ${await response.text()}`)
+  }
+  const received = response.body
+  return collect((take) => readFrames(received, take))
+}
+
 /** Follows a run from after a frame, as an api process does for whoever comes back: to the end of the run. */
 export async function followRun(
   databaseUrl: string,
