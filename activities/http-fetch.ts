@@ -68,8 +68,8 @@ async function ask(url: URL, { method, headers, body, signal }: RequestInit) {
   })
   request.on('response', answered.resolve)
   request.on('error', answered.reject)
-  // Not by Node's own `signal`, which destroys with an error: where the answer ends in the same tick, its connection has just
-  // been given back, nobody listens to the error, and the process ends.
+  // Not by Node's own `signal`, which destroys with an error: where the answer ends in the same tick, nobody listens to its
+  // connection any more, and the error ends the process (https://github.com/nodejs/node/issues/65938).
   const stop = (): void => {
     answered.reject(signal?.reason)
     request.destroy()

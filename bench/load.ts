@@ -108,7 +108,11 @@ export function createLoad(baseUrl: string, modelUrl: string, stop: AbortSignal)
       response.on('error', () => {})
       response.pause()
       return {
-        read: async (onToken) => void (await readStream(response, nowMs(), messageDelta, onToken)),
+        async read(onToken) {
+          const all = readStream(response, nowMs(), messageDelta, onToken)
+          response.resume()
+          await all
+        },
         [Symbol.dispose]: () => void response.destroy(),
       }
     },

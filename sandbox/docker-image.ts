@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { lstatSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { lstatSync, type Stats, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { join, posix } from 'node:path'
 import { Readable } from 'node:stream'
 
@@ -72,16 +72,21 @@ function isBeneathBind(root: SandboxRoot, path: string): boolean {
 function* copyOf(from: string, path: string): Generator<TarEntry> {
   const stat = lstatSync(from)
   const mode = stat.mode & 0o777
-  if (OF_DOCKER.has(path)) return
+  if (OF_DOCKER.has(path) || !isOpenToAll(stat)) return
   if (stat.isSymbolicLink()) yield { type: 'link', path, target: readlinkSync(from) }
   else if (stat.isFile()) {
-    // What only root may read is left out: shadow and the like.
-    if (mode & 0o004) yield { type: 'file', path, mode, data: readFileSync(from) }
+    yield { type: 'file', path, mode, data: readFileSync(from) }
   } else if (stat.isDirectory()) {
     yield { type: 'directory', path, mode: 0o755 }
     for (const name of readdirSync(from).toSorted())
       yield* copyOf(join(from, name), `${path}/${name}`)
   }
+}
+
+/** What only root may read is left out: shadow, private keys and the like. */
+function isOpenToAll(stat: Stats): boolean {
+  const wanted = stat.isDirectory() ? 0o005 : 0o004
+  return (stat.mode & wanted) === wanted
 }
 
 /** The account gets the number that its files have on the host. */

@@ -53,7 +53,7 @@ export function diagnose(error: unknown, root: SandboxRoot): ProbeFailure {
   const complaint = error instanceof Error ? error.message : String(error)
   const why = `docker could not start a sandbox: ${complaint}`
   const status = error instanceof DockerDaemonError ? error.status : undefined
-  if (/EACCES|permission denied while trying to connect/i.test(complaint))
+  if (/connect EACCES|permission denied while trying to connect/i.test(complaint))
     return failed(
       why,
       'Let this user talk to the daemon (`usermod -aG docker <user>`, then log in again). Whoever may do that ' +

@@ -29,8 +29,8 @@ const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 const UNPRIVILEGED = { uid: 65_530, gid: 65_530 }
 /** What gVisor itself needs beside the code: for its memory, and for processes that stand for the code's. */
 const OWN_MEMORY_BYTES = 256 * 1024 * 1024
-const OWN_PROCESSES = 128
-const PROCESSES_EACH = 2
+const OWN_PROCESSES = 1024
+const PROCESSES_EACH = 8
 
 // Joining the groups before anything else leaves no moment outside of them.
 const JOIN = `set -e

@@ -144,20 +144,20 @@ describe('an answer', () => {
     expect(await (await fetch(server.url, asked)).text()).toBe('Yes.')
   })
 
-  test.each([['as it is'], ['packed', { 'content-encoding': 'gzip' }]])(
-    'that is cut, %s, fails where it is read',
-    async (_, headers = {}) => {
-      await using server = await served((_, response) => {
-        response.writeHead(200, headers)
-        response.write(gzipSync('Yes.').subarray(0, 12), () => response.destroy())
-      })
-      const { fetch, bodyOf } = createHttpFetch()
-      const response = await fetch(server.url, asked)
-      await expect(buffer(bodyOf(response) ?? noBytes())).rejects.toMatchObject({
-        code: 'ECONNRESET',
-      })
-    },
-  )
+  test.each<[string, Record<string, string>]>([
+    ['as it is', {}],
+    ['packed', { 'content-encoding': 'gzip' }],
+  ])('that is cut, %s, fails where it is read', async (_, headers) => {
+    await using server = await served((_, response) => {
+      response.writeHead(200, headers)
+      response.write(gzipSync('Yes.').subarray(0, 12), () => response.destroy())
+    })
+    const { fetch, bodyOf } = createHttpFetch()
+    const response = await fetch(server.url, asked)
+    await expect(buffer(bodyOf(response) ?? noBytes())).rejects.toMatchObject({
+      code: 'ECONNRESET',
+    })
+  })
 
   test('that is aborted is over, before it began and in its middle', async () => {
     const left = Promise.withResolvers<void>()

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 
@@ -9,7 +9,14 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createLogger } from '../../log.ts'
 import { createRunsc } from '../../sandbox/runsc.ts'
 import { eventually, isAlive } from '../local/scratch.ts'
-import { describeProviders, openTestSandbox, printed, testProviders, testRoot } from './support.ts'
+import {
+  descendantsOf,
+  describeProviders,
+  openTestSandbox,
+  printed,
+  testProviders,
+  testRoot,
+} from './support.ts'
 
 let dir: string
 beforeEach(() => {
@@ -48,6 +55,23 @@ describeProviders('beyond what gVisor bounds', (provider) => {
       expect(status).toBe('gone')
       expect(isAlive(sandbox.hostPid)).toBe(false)
       expect(await printed(other, 'print("here")')).toBe('here\n')
+    },
+  )
+
+  test.skipIf(isOther)(
+    'what it consists of on the host has no rights, but for what hands out files',
+    async () => {
+      await using sandbox = await openTestSandbox(provider)
+      const statuses = descendantsOf(sandbox.hostPid).map((pid) =>
+        readFileSync(`/proc/${pid}/status`, 'utf8'),
+      )
+      const ofCode = statuses.filter((status) => !/^Uid:\s+0\s/m.test(status))
+      expect(ofCode.length).toBeGreaterThan(1)
+      for (const status of ofCode) {
+        expect(status).toMatch(/^NoNewPrivs:\s1$/m)
+        expect(status).toMatch(/^Seccomp:\s2$/m)
+      }
+      expect(statuses.length - ofCode.length).toBeLessThanOrEqual(1)
     },
   )
 

@@ -418,21 +418,39 @@ describe('the deltas of turns that share a process', () => {
 })
 
 describe('a batch of deltas whose connection breaks', () => {
+  let own: Store
+  beforeAll(async () => {
+    // Without a poll: what was committed unheard must reach the followers of its own process without it.
+    vi.useFakeTimers({ toFake: ['setInterval'] })
+    own = stack.use(await openTestStore(databaseUrl))
+    vi.useRealTimers()
+    await connected(own)
+  })
+
+  /** Has everything that there is. */
+  async function liveReader(runId: string): Promise<Reader> {
+    const reader = follow(own, runId, 0)
+    await reader.take(await own.events.tip(runId))
+    return reader
+  }
+
   test('while it waits for a lock is written once, and its statement writes no more', async () => {
-    const turn = await claim(await createRun(here))
+    const turn = await claim(await createRun(own), own)
     await turn.openMessage(call)
+    using reader = await liveReader(turn.run.id)
     await whileLocked(turn.run.id, async () => {
       turn.pushText(0, 'text', { text: 'Hello ', first: true })
       await waitingForLocks(1)
-      here.db.giveUpConnections()
+      own.db.giveUpConnections()
       // The old statement and what comes in its place.
       await waitingForLocks(2)
     })
     await turn.written()
     expect(await deltasOf(turn.run.id)).toEqual(['Hello '])
+    expect((await reader.take(1)).map(textOf)).toEqual(['Hello '])
     // As the old statement would be that arrives only now.
     const old = { id: turn.run.id, fence: 1 }
-    expect(await here.events.appendBatch([entry(old, 'late')])).toEqual([undefined])
+    expect(await own.events.appendBatch([entry(old, 'late')])).toEqual([undefined])
 
     turn.pushText(0, 'text', { text: 'there.', first: false })
     await turn.stop({ status: 'cancelled' }, undefined)
@@ -440,13 +458,13 @@ describe('a batch of deltas whose connection breaks', () => {
   })
 
   test('is written though the fence was raised before, and nobody heard of it', async () => {
-    const turn = await claim(await createRun(here))
+    const turn = await claim(await createRun(own), own)
     await turn.openMessage(call)
     await whileLocked(turn.run.id, async (tx) => {
       turn.pushText(0, 'text', { text: 'Hello ', first: true })
       await waitingForLocks(1)
       await tx.sql('UPDATE run_turns SET fence = fence + 1 WHERE run_id = $1', [turn.run.id])
-      here.db.giveUpConnections()
+      own.db.giveUpConnections()
       await waitingForLocks(2)
     })
     await turn.written()
@@ -455,7 +473,7 @@ describe('a batch of deltas whose connection breaks', () => {
   })
 
   test('is lost where another attempt has claimed the turn meanwhile', async () => {
-    const turn = await claim(await createRun(here))
+    const turn = await claim(await createRun(own), own)
     await turn.openMessage(call)
     await whileLocked(turn.run.id, async (tx) => {
       turn.pushText(0, 'text', { text: 'Hello ', first: true })
@@ -464,7 +482,7 @@ describe('a batch of deltas whose connection breaks', () => {
         'UPDATE run_turns SET fence = fence + 1, begun_at = clock_timestamp() WHERE run_id = $1',
         [turn.run.id],
       )
-      here.db.giveUpConnections()
+      own.db.giveUpConnections()
     })
     await aborted(turn.lost)
     expect(turn.lost.reason).toMatchObject({ name: 'FencedError' })
@@ -472,15 +490,10 @@ describe('a batch of deltas whose connection breaks', () => {
   })
 
   test('is not taken for written where earlier deltas were committed unheard', async () => {
-    // Nothing but what is tested here brings what was committed unheard: there is no poll.
-    vi.useFakeTimers({ toFake: ['setInterval'] })
-    await using own = await openTestStore(databaseUrl)
-    vi.useRealTimers()
-    await connected(own)
     const turn = await claim(await createRun(own), own)
     await turn.openMessage(call)
     const tip = await own.events.tip(turn.run.id)
-    using reader = follow(own, turn.run.id, tip)
+    using reader = await liveReader(turn.run.id)
     await using gate = await commitGate()
     turn.pushText(0, 'text', { text: 'Wait.', first: true })
     const said = [{ type: 'text' as const, text: { value: 'Wait.', annotations: [] } }]

@@ -110,8 +110,9 @@ describe('a follower', () => {
       follower.accept([], false)
       follower.take()
     }
-    follower.look()
+    follower.offer(events(2, 2))
     await follower.waitForMore()
+    expect(follower.take()).toEqual(events(2, 2))
   })
 })
 
