@@ -60,6 +60,7 @@ const Env = z.object({
   SANDBOX_PROVIDER: z.enum(['auto', 'docker', 'bubblewrap', 'runsc', 'none']).default('auto'),
   SANDBOX_ROOT: z.string().optional(),
   SANDBOX_IMAGE: z.string().optional(),
+  DOCKER_HOST: z.string().optional(),
   SANDBOX_MEMORY_MB: whole(512, 256, 1_048_576),
   SANDBOX_CPUS: z.coerce.number().min(0.1).max(1024).default(1),
   SANDBOX_PROCESSES: whole(128, 16, 32_768),
@@ -198,6 +199,7 @@ function sandboxOf(e: z.infer<typeof Env>) {
     idleMs: e.SANDBOX_IDLE_S * 1000,
     warmSpares: e.SANDBOX_POOL,
     maxSessions: e.SANDBOX_MAX,
+    dockerHost: e.DOCKER_HOST,
     network: e.SANDBOX_ALLOW ? { allow: e.SANDBOX_ALLOW } : ('none' as const),
   }
 }

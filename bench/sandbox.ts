@@ -25,6 +25,7 @@ export async function sandbox(args: string[], stop: AbortSignal): Promise<void> 
   const settled = await openRoot(options).wait(stop)
   if (settled.state === 'failed') throw new Error(`${settled.why} ${settled.remedy}`)
   const { root, bwrapPath } = settled
+  const dockerHost = process.env['DOCKER_HOST']
   print(`${availableParallelism()} cores, load ${loadavg()[0]?.toFixed(1)} before the start`)
 
   const bare = await measureBare(root)
@@ -39,6 +40,7 @@ export async function sandbox(args: string[], stop: AbortSignal): Promise<void> 
       stateDir,
       log: createLogger('error'),
       ...(bwrapPath !== undefined && { bwrapPath }),
+      ...(dockerHost !== undefined && { dockerHost }),
     })
     if ('none' in opened) {
       print(`\n${name}: ${opened.none}`)

@@ -18,13 +18,16 @@ const REST_FACTOR = 9
 export function watchDisk({ usedBytes, limitBytes, onFull }: DiskWatchOptions): DiskWatch {
   let isFull = false
   let isStopped = false
+  /** What was there at the first look: a cell that begins over the limit is the one that may make room. */
+  let mostBytes: number | undefined
 
   async function look(): Promise<void> {
     const startedAt = performance.now()
     // What cannot be looked at now may be later: strangers' code is changing it.
     const bytes = await usedBytes().catch(() => 0)
     if (isStopped) return
-    if (bytes > limitBytes) {
+    mostBytes ??= Math.max(limitBytes, bytes)
+    if (bytes > mostBytes) {
       isFull = true
       onFull()
       return
@@ -34,7 +37,7 @@ export function watchDisk({ usedBytes, limitBytes, onFull }: DiskWatchOptions): 
   }
 
   const lookIn = (ms: number): NodeJS.Timeout => setTimeout(() => void look(), ms)
-  let timer = lookIn(INTERVAL_MS)
+  let timer = lookIn(0)
 
   return {
     isFull: () => isFull,

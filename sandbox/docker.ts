@@ -90,8 +90,16 @@ export function createDocker(deps: DockerDeps): SandboxProvider {
     })
     const sandbox = await startKernel({
       id,
-      command: tools.cliPath,
-      args: runArgs({ name, tools, options, door }),
+      // Pipes inside and no terminal, which code could open: the one on the host is made raw here, and the end of the command
+      // is the end of the supervisor's input.
+      command: '/bin/sh',
+      args: [
+        '-c',
+        'stty raw -echo && exec "$@"',
+        'sh',
+        tools.cliPath,
+        ...runArgs({ name, tools, options, door }),
+      ],
       env: { PATH: '/usr/bin:/bin' },
       dataDir: options.dataDir,
       ...(process.getuid?.() === 0 && { owner: user }),
@@ -123,13 +131,13 @@ export function createDocker(deps: DockerDeps): SandboxProvider {
     const { user } = tools
     const [python = '', ...supervisorArgs] = supervisorArgv(root)
     return [
-      ['--config', configDir, '--host', `unix://${tools.socket}`, 'run', '-it', '--rm'],
+      ['--config', configDir, '--host', `unix://${tools.socket}`, 'run', '-i', '--rm'],
       ['--name', name, '--hostname', 'sandbox', '--user', `${user.uid}:${user.gid}`],
       ['--label', label, '--pull', 'never', '--log-driver', 'none'],
       ['--network', 'none', '--ipc', 'private', '--read-only', '--workdir', '/'],
       ['--cap-drop', 'ALL', '--security-opt', 'no-new-privileges'],
       ['--security-opt', `seccomp=${seccompFile}`, '--no-healthcheck'],
-      ['--detach-keys', 'ctrl-^,ctrl-^', ...limitArgs(limits)],
+      limitArgs(limits),
       [...bindsOf(root), { from: kernelDir, to: KERNEL_PATH }].flatMap(({ from, to }) =>
         mount(from, to, 'readonly'),
       ),

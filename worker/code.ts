@@ -31,6 +31,8 @@ export interface CodeOptions {
   idleMs: number
   /** Milliseconds that a call may take. */
   cellTimeoutMs: number
+  /** As the docker command takes it; undefined for the usual sockets. */
+  dockerHost: string | undefined
   /** For what belongs to sandboxes while they live; other processes may have theirs in it too. */
   stateDir: string
 }
@@ -62,7 +64,13 @@ export async function openCode(
     })
     if (settled.state === 'failed') return fail(`${settled.why} ${settled.remedy}`)
     const { root, bwrapPath } = settled
-    const deps = { root, log, ...(bwrapPath !== undefined && { bwrapPath }) }
+    const { dockerHost } = options
+    const deps = {
+      root,
+      log,
+      ...(bwrapPath !== undefined && { bwrapPath }),
+      ...(dockerHost !== undefined && { dockerHost }),
+    }
     await removeDeadStateDirs(resolve(options.stateDir), (dead) =>
       reapSandboxes({ ...deps, stateDir: dead }),
     )

@@ -85,8 +85,10 @@ class Terminal:
             os._exit(0)  # the host is gone
         if self.is_waiting != bool(self.queue):
             self.is_waiting = bool(self.queue)
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.queue else 0)
-            self.selector.modify(0, events, self.on_ready)
+            if self.queue:
+                self.selector.register(1, selectors.EVENT_WRITE, self.on_ready)
+            else:
+                self.selector.unregister(1)
 
     def read(self):
         try:
@@ -135,7 +137,9 @@ class Terminal:
 
 
 def make_raw(fd):
-    """No echo, no signals, no lines, no translation: bytes only."""
+    """No echo, no signals, no lines, no translation: bytes only. Pipes are like that already."""
+    if not os.isatty(fd):
+        return
     attributes = termios.tcgetattr(fd)
     attributes[0] &= ~(
         termios.BRKINT | termios.ICRNL | termios.INLCR | termios.IGNCR | termios.INPCK

@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 
 import { createLogger } from '../../log.ts'
 import { createRunsc } from '../../sandbox/runsc.ts'
@@ -17,6 +17,9 @@ import {
   testProviders,
   testRoot,
 } from './support.ts'
+
+// Before the imports.
+vi.hoisted(() => (process.env['TEST_SANDBOX_PROVIDER'] = 'runsc'))
 
 let dir: string
 beforeEach(() => {

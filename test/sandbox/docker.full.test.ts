@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { createLogger } from '../../log.ts'
 import { DockerDaemonError, openDaemon } from '../../sandbox/docker-daemon.ts'
@@ -24,6 +24,9 @@ import {
   testProviders,
   testRoot,
 } from './support.ts'
+
+// Before the imports.
+vi.hoisted(() => (process.env['TEST_SANDBOX_PROVIDER'] = 'docker'))
 
 let dir: string
 beforeEach(() => {
