@@ -1,6 +1,10 @@
 import { ApplicationFailure } from '@temporalio/common'
 
-import type { CodeResult, SandboxFile } from '../sandbox/index.ts'
+import {
+  SandboxFilesystemNotFoundError,
+  type CodeResult,
+  type SandboxFile,
+} from '../sandbox/index.ts'
 import type { BegunCode, RunRow, ToolCallRow } from '../store/rows.ts'
 import type { Store } from '../store/index.ts'
 import type { NewCodeFile, ToolOutputPart } from '../store/tool-calls.ts'
@@ -13,70 +17,73 @@ import { outputForModel } from './code-output.ts'
 export interface CodeTask {
   call: ToolCallRow
   run: RunRow
+  /** The longest that the code may take, within the run's deadline. */
   timeoutMs: number
   signal: AbortSignal
 }
+
+/** `moved`: the thread's code is elsewhere by now. `taken`: the call is another attempt's, or gone. */
+export type CodeOutcome = 'kept' | 'moved' | 'taken'
 
 /** How often code is begun that takes its sandbox, or the machine, down with it. */
 const mostTimes = 2
 /** Files that one call may make: whoever unpacks an archive wants the archive. */
 const mostFiles = 1000
+/** Of a path under /mnt/data: longer ones fit into no index. */
+const mostPathBytes = 1000
 
 /** Runs the code of a call in the session of its thread, and keeps what comes of it. */
 export function createCodeInterpreter(
   { codeFiles, files, toolCalls, sandboxes }: Store,
   host: CodeHost,
 ) {
-  /** False where the thread's code is elsewhere by now, or the call is another attempt's. */
-  return async function runCode(task: CodeTask): Promise<boolean> {
-    const { call, run } = task
-    const kept = await host.sessions.use(run.thread_id, (session) => runIn(session, task))
-    if (kept === undefined) return false
-    return kept || call.output !== null
+  return async function runCode(task: CodeTask): Promise<CodeOutcome> {
+    const { run, signal } = task
+    const outcome = await host.sessions.use(run.thread_id, signal, (session) =>
+      runIn(session, task),
+    )
+    return outcome ?? 'moved'
   }
 
-  async function runIn(session: CodeSession, task: CodeTask): Promise<boolean> {
-    const { call } = task
+  async function runIn(session: CodeSession, task: CodeTask): Promise<CodeOutcome> {
+    const { call, signal } = task
     const execution = session.executions.get(call.id) ?? (await execute(session, task))
-    if (typeof execution === 'boolean') return execution
+    if (typeof execution === 'string') return execution
+    const stop = (): void => {
+      // Code goes on where only the activity was taken away: its next attempt comes back to it.
+      if (signal.reason !== 'replaced') execution.stop.abort(signal.reason)
+    }
+    if (signal.aborted) stop()
+    signal.addEventListener('abort', stop)
     const result = await execution.result
-    // The worker stops: another begins the code again, and says so.
-    if (task.signal.reason === 'shutdown') {
+    signal.removeEventListener('abort', stop)
+    if (signal.reason === 'shutdown') {
+      // Another worker begins the code again, and says so.
+      session.executions.delete(call.id)
       throw ApplicationFailure.nonRetryable('The worker is shutting down', workerLost)
     }
-
-    await using stack = new AsyncDisposableStack()
-    const changed = await changedFiles(session)
-    const written = await keepFiles(stack, session, changed.slice(0, mostFiles))
-    const outputs = await outputsOf(stack, result)
-    const notes = changed.length > mostFiles ? [tooMany(changed.length)] : []
-    const output = outputForModel(result, {
-      before: execution.before,
-      notes: [...execution.notes, ...notes],
-      files: written,
-    })
-    const isKept = await toolCalls.finish(call, { output, outputs, files: written })
-    if (isKept) {
-      for (const { path, version } of changed) session.known.set(path, version)
-      session.lostState = false
-      session.executions.delete(call.id)
-    }
-    return isKept
+    return keep(session, call, execution, result)
   }
 
-  /** Begins the code; true where there is nothing to begin any more, false where it is not this attempt's to begin. */
-  async function execute(session: CodeSession, task: CodeTask): Promise<Execution | boolean> {
-    const { call, run, timeoutMs } = task
+  /** Begins the code, where it is this attempt's to begin. */
+  async function execute(session: CodeSession, task: CodeTask): Promise<Execution | CodeOutcome> {
+    const { call, run, signal } = task
     const { generation, threadId } = session
     const times = (call.begun?.times ?? 0) + 1
-    if (times > mostTimes) return toolCalls.finish(call, gaveUp(mostTimes))
+    if (times > mostTimes) {
+      return (await toolCalls.finish(call, gaveUp(mostTimes))) ? 'kept' : 'taken'
+    }
     const notes = await fill(session, run)
+    const remainingMs = run.expires_at.getTime() - Date.now()
+    if (signal.aborted || remainingMs <= 0) return 'taken'
+    if (!(await sandboxes.use({ threadId, hostId: host.id, generation }))) return 'moved'
     const where: BegunCode = { host_id: host.id, generation, times }
-    if (!(await toolCalls.begin(call, where))) return false
-    if (!(await sandboxes.use({ threadId, hostId: host.id, generation }))) return false
-    const signal = interrupting(task.signal)
+    if (!(await toolCalls.begin(call, where))) return 'taken'
+    const stop = new AbortController()
+    const timeoutMs = Math.min(task.timeoutMs, remainingMs)
     const execution = {
-      result: session.sandbox.runCode(codeOf(call.arguments), { timeoutMs, signal }),
+      result: session.sandbox.runCode(codeOf(call.arguments), { timeoutMs, signal: stop.signal }),
+      stop,
       before: call.begun ? ranAgain : session.lostState ? startedAnew : undefined,
       notes,
     }
@@ -84,56 +91,81 @@ export function createCodeInterpreter(
     return execution
   }
 
+  async function keep(
+    session: CodeSession,
+    call: ToolCallRow,
+    execution: Execution,
+    result: CodeResult,
+  ): Promise<CodeOutcome> {
+    await using stack = new AsyncDisposableStack()
+    const listed = await listFiles(session)
+    const changed = listed.filter(({ path, version }) => session.known.get(path) !== version)
+    const wanted = changed.filter(({ path }) => Buffer.byteLength(path) <= mostPathBytes)
+    const written = await keepFiles(stack, session, wanted.slice(0, mostFiles))
+    const present = new Set(listed.map(({ path }) => path))
+    const removed = [...session.known.keys()].filter(
+      (path) => !present.has(path) && !isIncidental(path),
+    )
+    const output = outputForModel(result, {
+      before: execution.before,
+      notes: [...execution.notes, ...leftOut(changed.length - written.length)],
+      files: written,
+    })
+    const outputs = await outputsOf(stack, result)
+    const isKept = await toolCalls.finish(call, { output, outputs, files: written, removed })
+    if (!isKept) return 'taken'
+    for (const { path, version } of changed) session.known.set(path, version)
+    for (const path of removed) session.known.delete(path)
+    session.lostState = false
+    session.executions.delete(call.id)
+    return 'kept'
+  }
+
   /** Puts in place what is not there yet: everything in a new sandbox, later what has been added since. */
   async function fill(session: CodeSession, run: RunRow): Promise<string[]> {
-    const { filesystem } = session.sandbox
+    const { known, sandbox } = session
+    const { filesystem } = sandbox
     const notes: string[] = []
     const data = await codeFiles.of(run)
     const wanted = [
       ...data.written.map((file) => ({ ...file, paths: [file.path] })),
-      ...data.given.map((file) => ({ ...file, paths: [file.id, file.name] })),
+      ...data.given.map((file) => ({ ...file, paths: [...new Set([file.id, file.name])] })),
     ]
+    const put: string[] = []
     for (const file of wanted) {
-      for (const path of file.paths) {
-        if (session.known.has(path)) continue
-        try {
-          await filesystem.writeStream(path, await files.content(file))
-        } catch (error) {
-          const why = error instanceof Error ? error.message : String(error)
-          notes.push(`The file ${path} could not be put into /mnt/data: ${why}`)
-        }
-        session.known.set(path, '')
+      const missing = file.paths.filter((path) => !known.has(path))
+      const [first] = missing
+      if (first === undefined) continue
+      try {
+        await filesystem.writeStream(first, await files.content(file))
+        for (const path of missing.slice(1)) await filesystem.copy(first, path)
+        put.push(...missing)
+      } catch (error) {
+        const why = error instanceof Error ? error.message : String(error)
+        notes.push(`The file ${file.paths.at(-1)} could not be put into /mnt/data: ${why}`)
       }
     }
-    if (notes.length > 0 || wanted.length > 0) await remember(session)
+    if (put.length === 0) return notes
+    // What has been put there does not count as written by code.
+    const versions = new Map((await listFiles(session)).map(({ path, version }) => [path, version]))
+    for (const path of put) known.set(path, versions.get(path) ?? '')
     return notes
-  }
-
-  /** Takes note of the versions of what has been put there, so that it does not count as written by code. */
-  async function remember(session: CodeSession): Promise<void> {
-    for (const file of await session.sandbox.filesystem.listFiles()) {
-      const path = relative(file)
-      if (session.known.get(path) === '') session.known.set(path, versionOf(file))
-    }
-  }
-
-  async function changedFiles({ sandbox, known }: CodeSession): Promise<Changed[]> {
-    const listed = await sandbox.filesystem.listFiles()
-    return listed
-      .map((file) => ({ path: relative(file), version: versionOf(file) }))
-      .filter(({ path, version }) => known.get(path) !== version && !isIncidental(path))
   }
 
   async function keepFiles(
     stack: AsyncDisposableStack,
     { sandbox }: CodeSession,
-    changed: Changed[],
+    changed: Listed[],
   ): Promise<NewCodeFile[]> {
     const kept: NewCodeFile[] = []
     for (const { path } of changed) {
-      const opened = await sandbox.filesystem.openRead(path).catch(() => undefined)
-      // It was there a moment ago: something that still runs has removed it.
-      if (opened) kept.push({ path, written: stack.use(await files.write(opened.stream)) })
+      try {
+        const { stream } = await sandbox.filesystem.openRead(path)
+        kept.push({ path, written: stack.use(await files.write(stream)) })
+      } catch (error) {
+        // It was there a moment ago: something that still runs has removed it.
+        if (!(error instanceof SandboxFilesystemNotFoundError)) throw error
+      }
     }
     return kept
   }
@@ -148,12 +180,8 @@ export function createCodeInterpreter(
       else {
         const { format, data } = output
         const written = stack.use(await files.write(oneChunk(data)))
-        parts.push({
-          type: 'image',
-          filename: `figure.${format}`,
-          mimeType: `image/${format}`,
-          written,
-        })
+        const mimeType = `image/${format}`
+        parts.push({ type: 'image', filename: `figure.${format}`, mimeType, written })
       }
     }
     if (note === undefined) return parts
@@ -164,21 +192,18 @@ export function createCodeInterpreter(
   }
 }
 
-/** Code goes on where only the activity was taken away: its next attempt comes back to it. */
-function interrupting(signal: AbortSignal): AbortSignal {
-  const abort = new AbortController()
-  const pass = (): void => {
-    if (signal.reason !== 'replaced') abort.abort(signal.reason)
-  }
-  if (signal.aborted) pass()
-  else signal.addEventListener('abort', pass)
-  return abort.signal
-}
-
-interface Changed {
+interface Listed {
   /** Under /mnt/data. */
   path: string
   version: string
+}
+
+/** What lies in /mnt/data, without what programs leave behind for themselves. */
+async function listFiles({ sandbox }: CodeSession): Promise<Listed[]> {
+  const listed = await sandbox.filesystem.listFiles()
+  return listed
+    .map((file) => ({ path: relative(file), version: versionOf(file) }))
+    .filter(({ path }) => !isIncidental(path))
 }
 
 const startedAnew =
@@ -193,8 +218,11 @@ function gaveUp(times: number) {
   return { output: logs, outputs: [{ type: 'logs' as const, logs }] }
 }
 
-function tooMany(count: number): string {
-  return `${count} files were written at once; only the first ${mostFiles} were kept for the user. Put many files into one archive.`
+function leftOut(count: number): string[] {
+  if (count <= 0) return []
+  return [
+    `${count} of the files that were written could not be kept for the user: at most ${mostFiles} at once, with paths of at most ${mostPathBytes} bytes. Put many files into one archive.`,
+  ]
 }
 
 function relative({ path }: SandboxFile): string {
@@ -205,7 +233,6 @@ function versionOf({ sizeBytes, modifiedAt }: SandboxFile): string {
   return `${sizeBytes} ${modifiedAt.getTime()}`
 }
 
-/** What programs leave behind for themselves. */
 function isIncidental(path: string): boolean {
   return path.split('/').some((name) => name.startsWith('.') || name === '__pycache__')
 }

@@ -11,6 +11,9 @@ export interface ToldBeside {
 /** Characters of output that the model is shown; the step shows all that there is. */
 const mostShown = 30_000
 
+/** Files that it is told of by name. */
+const mostNamed = 20
+
 /** What the model is told of a call. */
 export function outputForModel(result: CodeResult, { before, notes, files }: ToldBeside): string {
   let images = 0
@@ -22,9 +25,14 @@ export function outputForModel(result: CodeResult, { before, notes, files }: Tol
   const told = [
     ...(before === undefined ? [] : [bracketed(before)]),
     shortened(said.join('')),
-    ...files.map(({ path }) =>
-      bracketed(`Wrote /mnt/data/${path}: link it as [${path}](sandbox:/mnt/data/${path}).`),
-    ),
+    ...files
+      .slice(0, mostNamed)
+      .map(({ path }) =>
+        bracketed(`Wrote /mnt/data/${path}: link it as [${path}](sandbox:/mnt/data/${path}).`),
+      ),
+    ...(files.length > mostNamed
+      ? [bracketed(`And ${files.length - mostNamed} more files in /mnt/data.`)]
+      : []),
     ...[...notes, ...(result.note === undefined ? [] : [result.note])].map(bracketed),
   ].filter((text) => text !== '')
   return told.length > 0

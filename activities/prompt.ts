@@ -106,7 +106,7 @@ const builtIn: Record<'code_interpreter' | 'file_search', FunctionTool> = {
     description:
       'Runs Python in a sandbox that keeps its state between calls, and returns what it prints and the value of the last ' +
       'expression. numpy, pandas, matplotlib, scipy, scikit-learn, Pillow, openpyxl, python-docx, python-pptx, pypdf and ' +
-      'reportlab are there; there is no internet. Figures are shown to the user. Files are in /mnt/data: what you write ' +
+      'reportlab are there; the internet cannot be reached, but for hosts that this server allows. Figures are shown to the user. Files are in /mnt/data: what you write ' +
       'there the user gets by a link such as [report.csv](sandbox:/mnt/data/report.csv).',
     parameters: {
       type: 'object',
@@ -154,11 +154,21 @@ function chatTool(tool: ToolRow, withoutStrict: boolean, dataFiles: DataFiles): 
   return { type: 'function', function: withoutStrict ? rest : tool.function }
 }
 
-/** So that a model need not look around first; what it has written itself it knows from its own calls, or finds there. */
-function listed({ given }: DataFiles): string {
-  if (given.length === 0) return ''
+/** So that a model need not look around first; what this run has written it knows from its own calls. */
+function listed({ given, written }: DataFiles): string {
   const files = given.map(({ name, id }) => `${JSON.stringify(name)} (also as ${id})`)
-  return ` The user's files there: ${files.join(', ')}.`
+  const old = written.filter(({ isOld }) => isOld).map(({ path }) => JSON.stringify(path))
+  return [
+    ...(files.length > 0 ? [` The user's files there: ${named(files)}.`] : []),
+    ...(old.length > 0 ? [` Written there before: ${named(old)}.`] : []),
+  ].join('')
+}
+
+const mostNamed = 50
+
+function named(files: string[]): string {
+  const more = files.length - mostNamed
+  return files.slice(0, mostNamed).join(', ') + (more > 0 ? ` and ${more} more` : '')
 }
 
 function toolChoice(choice: RunRow['tool_choice']): ChatRequest['tool_choice'] {

@@ -52,18 +52,18 @@ export function createRunTool({ store, code }: Deps) {
     attempt: number,
   ): Promise<ToolOutcome> {
     const self = code.host?.id
-    const { run } = claimed
-    let { call } = claimed
+    const { call, run } = claimed
+    // The workflow has it begun anew only where its host went away; a retry goes back to where the code may have run.
+    const isLost = attempt === 1 && call.begun !== null && call.begun.host_id !== self
+    const lost = isLost && call.begun ? [...avoid, call.begun.host_id] : avoid
     for (;;) {
-      const lost = call.begun && call.begun.host_id !== self ? [call.begun.host_id] : []
-      const lease = await store.sandboxes.lease(run.thread_id, { self, avoid: [...avoid, ...lost] })
+      if (signal.aborted) throw stopped(String(signal.reason))
+      const lease = await store.sandboxes.lease(run.thread_id, { self, avoid: lost })
       if ('none' in lease) {
-        const isBuilding = lease.none.some(({ kind }) => kind === 'building')
-        if (isBuilding && !signal.aborted) {
+        if (lease.none.some(({ kind }) => kind === 'building')) {
           await sleep(waitMs, undefined, { signal }).catch(() => {})
           continue
         }
-        if (signal.aborted) throwStopped(signal)
         const reasons = lease.none.flatMap((state) => (state.kind === 'failed' ? [state.why] : []))
         await store.toolCalls.finish(call, unavailable(call, reasons[0] ?? code.unavailable))
         return { kind: 'done' }
@@ -72,23 +72,18 @@ export function createRunTool({ store, code }: Deps) {
       if (hostId !== self || !runCode) {
         return { kind: 'elsewhere', hostId, taskQueue: taskQueueOf(hostId) }
       }
-      const remainingMs = run.expires_at.getTime() - Date.now()
-      const timeoutMs = Math.max(1, Math.min(code.timeoutMs, remainingMs))
       try {
-        if (await runCode({ call, run, timeoutMs, signal })) return { kind: 'done' }
+        const outcome = await runCode({ call, run, timeoutMs: code.timeoutMs, signal })
+        if (outcome === 'kept') return { kind: 'done' }
+        // Whoever has it goes on with it; where nobody has, the workflow begins it anew.
+        if (outcome === 'taken') throw stopped('another attempt has it')
       } catch (error) {
+        if (signal.aborted) throw stopped(String(signal.reason))
         if (!(error instanceof SandboxStartError) || attempt < mostStarts) throw error
-        await store.toolCalls.finish(
-          call,
-          unavailable(call, `its sandbox does not start (${error.message})`),
-        )
+        const why = `its sandbox does not start (${error.message})`
+        await store.toolCalls.finish(call, unavailable(call, why))
         return { kind: 'done' }
       }
-      // The lease was lost meanwhile, or the thread; whoever has taken the call over goes on with it.
-      if (signal.aborted) throwStopped(signal)
-      const now = await store.toolCalls.claim(call.id)
-      if (!now || now.call.output !== null) return { kind: 'done' }
-      call = now.call
     }
   }
 }
@@ -103,11 +98,8 @@ const mostStarts = 3
 /** A sandbox that is being built for the first time takes minutes. */
 const waitMs = 500
 
-function throwStopped(signal: AbortSignal): never {
-  throw ApplicationFailure.nonRetryable(
-    `The tool was stopped: ${String(signal.reason)}`,
-    workerLost,
-  )
+function stopped(why: string): ApplicationFailure {
+  return ApplicationFailure.nonRetryable(`The tool was stopped: ${why}`, workerLost)
 }
 
 function unavailable(call: ToolCallRow, why: string): ToolResult {

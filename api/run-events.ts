@@ -10,7 +10,7 @@ import { parse, parseQuery } from './validation.ts'
 
 /**
  * The stream of a run for whoever comes later, comes back, or watches: what comes after an event that the client names, up to
- * where the stream of a request would end. On any api process, while the run waits for its client, and after its end.
+ * the end of the run, or to where it waits for its client. On any api process, while it waits, and after its end.
  */
 export function runEventRoutes(router: Router<State>, deps: ApiDeps): void {
   router.get('/threads/:thread_id/runs/:run_id/events', async (ctx) => {
@@ -21,7 +21,7 @@ export function runEventRoutes(router: Router<State>, deps: ApiDeps): void {
       const message = `Invalid value for 'after': the newest event of this run is ${newest}.`
       throw new ApiError(400, message, { param: 'after' })
     }
-    streamRun(deps, ctx, { runId, after })
+    streamRun(deps, ctx, { runId, after, isWatched: true })
   })
 }
 

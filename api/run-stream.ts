@@ -11,6 +11,8 @@ import { sseBody, sseHeaders, type EventBatches } from './sse.ts'
 export interface RunStream {
   runId: string
   after: number
+  /** Set for a stream of its own: it ends where the log does, and not where the stream of a request would. */
+  isWatched?: boolean
 }
 
 /** What is left of a log after that place, and what comes. */
@@ -18,12 +20,12 @@ type FollowedLog = AsyncGenerator<StoredEvent[], LogEnd | undefined>
 
 /** Answers with the events of a run as SSE. `followed` is given where it had to be from before the run began. */
 export function streamRun(
-  deps: Pick<ApiDeps, 'store' | 'draining' | 'inspectUrl' | 'log'>,
+  deps: Pick<ApiDeps, 'store' | 'inspectUrl' | 'log'>,
   ctx: Context,
-  { runId, after }: RunStream,
+  { runId, after, isWatched = false }: RunStream,
   followed?: FollowedLog,
 ): void {
-  const { store, draining } = deps
+  const { store } = deps
   const { projectId } = ctx.state
   const { signal } = onClose(ctx)
   const inspect = deps.inspectUrl(runId)
@@ -42,7 +44,9 @@ export function streamRun(
       ? eventsInV1(whole, () => patiently(signal, () => store.assistantFiles.shown([runId])))
       : whole
   ctx.body = sseBody(spoken, {
-    draining,
+    ...(isWatched && {
+      goesOn: ({ seq }) => patiently(signal, async () => (await store.events.tip(runId)) > seq),
+    }),
     // A run that is parked says nothing for long, and `fetch` waits for the headers.
     onOpen: () => ctx.flushHeaders(),
     onError: (error) =>

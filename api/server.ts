@@ -12,8 +12,8 @@ export interface ApiServer extends AsyncDisposable {
 const idleCheckMs = 50
 
 /**
- * Serves the API. Disposing drains: no new connections, open streams are told to come back, held polls are answered, and
- * what takes longer than `graceMs` is cut. Throws where the port is taken, naming it.
+ * Serves the API. Disposing drains: no new connections, held polls are answered, and what takes longer than `graceMs` is cut,
+ * streams too: clients take one that ends in order for a whole one. Throws where the port is taken, naming it.
  */
 export async function startApi(
   options: Omit<ApiDeps, 'draining'> & { host: string; port: number; graceMs: number },

@@ -8,8 +8,11 @@ const pingMs = 15_000
 export type EventBatches = AsyncGenerator<StoredEvent[], 'over' | 'gone' | undefined>
 
 export interface StreamHooks {
-  /** Aborts when the server drains: the stream says so and ends without `[DONE]`, the client comes back, the run goes on. */
-  draining: AbortSignal
+  /**
+   * Asked where the stream of a request would end: whether the log goes on behind this event, so that somebody who only
+   * watches is shown the rest as well.
+   */
+  goesOn?: (event: StoredEvent) => Promise<boolean | undefined>
   /** Called once somebody reads: the headers can go out, though there may be no event for a long time. */
   onOpen(): void
   onError(error: unknown): void
@@ -38,19 +41,17 @@ export function sseBody(events: EventBatches, hooks: StreamHooks): Readable {
     },
   })
   let ping: NodeJS.Timeout | undefined
-  const drain = (): void => end(comment('draining'))
 
   async function send(): Promise<void> {
     hooks.onOpen()
     ping = setTimeout(sendPing, pingMs)
-    hooks.draining.addEventListener('abort', drain)
-    if (hooks.draining.aborted) drain()
     try {
       while (!isOver) {
         const { value, done } = await events.next()
         if (isOver) return
         if (done) return end(value === 'over' ? doneFrame : gone + doneFrame)
-        const last = value.findIndex(({ event }) => endsStream(event))
+        const last = await endOf(value)
+        if (isOver) return
         if (last >= 0) return end(frames(value.slice(0, last + 1)), doneFrame)
         ping.refresh()
         if (!body.push(frames(value))) await new Promise<void>((resolve) => (onRead = resolve))
@@ -61,6 +62,14 @@ export function sseBody(events: EventBatches, hooks: StreamHooks): Readable {
     } finally {
       void events.return(undefined)
     }
+  }
+
+  /** Where the stream ends in these; -1 where it does not. */
+  async function endOf(events: StoredEvent[]): Promise<number> {
+    for (const [index, stored] of events.entries()) {
+      if (endsStream(stored.event) && !(await hooks.goesOn?.(stored))) return index
+    }
+    return -1
   }
 
   function sendPing(): void {
@@ -79,7 +88,6 @@ export function sseBody(events: EventBatches, hooks: StreamHooks): Readable {
   function close(): void {
     isOver = true
     clearTimeout(ping)
-    hooks.draining.removeEventListener('abort', drain)
   }
 
   return body

@@ -112,6 +112,7 @@ export async function serve(config: Config, outside: Outside, log: Logger): Prom
   })()
   stack.defer(async () => {
     stopping.abort()
+    await code?.host?.retire()
     await worker?.[Symbol.asyncDispose]()
     await working
     await connection?.close()

@@ -19,6 +19,7 @@ import {
   type SandboxOptions,
   type SandboxProvider,
 } from './provider.ts'
+import { removeTree } from './remove-tree.ts'
 import type { SandboxRoot } from './root.ts'
 import type { Sandbox } from './sandbox.ts'
 import { seccompFilter } from './seccomp.ts'
@@ -141,7 +142,7 @@ export function createBubblewrap(deps: BubblewrapDeps): SandboxProvider {
     } catch (error) {
       return { ok: false, ...diagnose(error instanceof Error ? error.message : String(error)) }
     } finally {
-      await rm(dataDir, { recursive: true, force: true })
+      await removeTree(dataDir)
     }
   }
 
@@ -155,8 +156,7 @@ export function createBubblewrap(deps: BubblewrapDeps): SandboxProvider {
       }
       await cgroups.reap()
       for (const name of await readdir(stateDir).catch(() => [])) {
-        if (/\.(args|network)$|^probe-/.test(name))
-          await rm(join(stateDir, name), { recursive: true, force: true })
+        if (/\.(args|network)$|^probe-/.test(name)) await removeTree(join(stateDir, name))
       }
     },
   }

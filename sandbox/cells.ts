@@ -1,6 +1,6 @@
 import { constants } from 'node:os'
 
-import { watchDisk } from './disk.ts'
+import { type DiskWatch, watchDisk } from './disk.ts'
 import { ClientClosedError } from './errors.ts'
 import type { Done, FromSupervisor, ToSupervisor } from './messages.ts'
 import { createOutputs, createTextCleaner } from './output.ts'
@@ -21,6 +21,7 @@ export interface CellsDeps {
   interrupt: () => void
   oomKills: () => number | undefined
   usedBytes: () => Promise<number>
+  givenBytes: () => number
   watch: <T>(work: Promise<T>) => Promise<T>
   end: (reason: string) => Promise<void>
 }
@@ -29,6 +30,8 @@ export type CellMessage = Extract<FromSupervisor, { t: 'out' | 'image' | 'done' 
 
 /** The supervisor interrupts, waits two seconds and kills. Where it does not, the whole sandbox is ended. */
 const OVERDUE_MS = 5000
+const LOOK_MS = 250
+const IDLE_LOOK_MS = 1500
 
 export function createCells(deps: CellsDeps): Cells {
   let queue: Promise<unknown> = Promise.resolve()
@@ -37,6 +40,18 @@ export function createCells(deps: CellsDeps): Cells {
   let gone: { reason: string; error: Error } | undefined
   /** Why variables were lost while no code ran; told with the next cell. */
   let lostBetween: string | undefined
+  let idleWatch = watchIdle()
+
+  function watch(intervalMs: number, onFull: () => void): DiskWatch {
+    const { usedBytes, givenBytes, limits } = deps
+    return watchDisk({ usedBytes, givenBytes, limitBytes: limits.diskBytes, intervalMs, onFull })
+  }
+
+  /** What a cell has left running may go on writing. */
+  function watchIdle(): DiskWatch {
+    const why = `between two calls the files in /mnt/data grew to more than ${megabytes(deps.limits.diskBytes)}`
+    return watch(IDLE_LOOK_MS, () => void deps.end(`The Python sandbox was ended: ${why}.`))
+  }
 
   async function run(code: string, options: RunCodeOptions): Promise<CodeResult> {
     if (gone?.error instanceof ClientClosedError) throw gone.error
@@ -46,20 +61,31 @@ export function createCells(deps: CellsDeps): Cells {
   }
 
   async function runNow(code: string, options: RunCodeOptions): Promise<CodeResult> {
-    if (gone) return unrun('gone', gone.reason)
-    if (options.signal?.aborted) return unrun('interrupted')
+    idleWatch.stop()
+    const disk = watch(LOOK_MS, deps.interrupt)
+    try {
+      await disk.ready
+      if (gone) return unrun('gone', gone.reason)
+      if (options.signal?.aborted) return unrun('interrupted')
+      return await runWatched(code, options, disk)
+    } finally {
+      disk.stop()
+      if (!gone) idleWatch = watchIdle()
+    }
+  }
+
+  async function runWatched(
+    code: string,
+    options: RunCodeOptions,
+    disk: DiskWatch,
+  ): Promise<CodeResult> {
     lastId += 1
     const cell = createCell(lastId, options.onOutput)
     current = cell
     const startedAt = performance.now()
     const oomKills = deps.oomKills() ?? 0
-    const { outputBytes, diskBytes } = deps.limits
+    const { outputBytes } = deps.limits
     const { timeoutMs, signal } = options
-    const disk = watchDisk({
-      usedBytes: deps.usedBytes,
-      limitBytes: diskBytes,
-      onFull: deps.interrupt,
-    })
     const overdue = setTimeout(
       () => void deps.end('The Python sandbox did not stop in time and was ended.'),
       timeoutMs + OVERDUE_MS,
@@ -95,7 +121,6 @@ export function createCells(deps: CellsDeps): Cells {
     } finally {
       signal?.removeEventListener('abort', deps.interrupt)
       clearTimeout(overdue)
-      disk.stop()
       current = undefined
     }
   }
@@ -109,6 +134,7 @@ export function createCells(deps: CellsDeps): Cells {
     },
     onGone(reason, error) {
       gone = { reason, error }
+      idleWatch.stop()
       current?.onGone(reason)
     },
   }

@@ -1,48 +1,79 @@
-/** Looks at what a directory holds while code runs: a bind mount has no quota, and limits of processes are per file. */
+/** Looks at what a directory holds while code may run: a bind mount has no quota, and limits of processes are per file. */
 export interface DiskWatch {
+  /** Resolves when it is known what was there at first; what comes then is growth. */
+  readonly ready: Promise<void>
   isFull(): boolean
   stop(): void
 }
 
 export interface DiskWatchOptions {
   usedBytes: () => Promise<number>
+  /** What of it, at most, is not the code's: the sum of all that the host has put there. */
+  givenBytes: () => number
+  /** For what the code adds. */
   limitBytes: number
-  /** Called once. */
+  intervalMs: number
+  /** Called once, when there is more than the limit and more than at first. Who begins over the limit may make room. */
   onFull: () => void
 }
 
-const INTERVAL_MS = 250
-/** A look takes no more than a tenth of the time, however many files there are. */
+/** A look takes no more than a tenth of the time, however many files there are, and less while nothing changes. */
 const REST_FACTOR = 9
+const QUIET_REST_FACTOR = 29
+/** Honest code rarely moves a directory at the moment in which it is looked at. */
+const MOST_FAILURES = 20
 
-export function watchDisk({ usedBytes, limitBytes, onFull }: DiskWatchOptions): DiskWatch {
+export function watchDisk(options: DiskWatchOptions): DiskWatch {
+  const { usedBytes, givenBytes, limitBytes, intervalMs, onFull } = options
+  const stopping = new AbortController()
   let isFull = false
-  let isStopped = false
-  /** What was there at the first look: a cell that begins over the limit is the one that may make room. */
-  let mostBytes: number | undefined
+  let failures = 0
+  let lastUsed: number | undefined
+  let timer: NodeJS.Timeout | undefined
+  let first = { used: 0, given: 0 }
 
-  async function look(): Promise<void> {
-    const startedAt = performance.now()
-    // What cannot be looked at now may be later: strangers' code is changing it.
-    const bytes = await usedBytes().catch(() => 0)
-    if (isStopped) return
-    mostBytes ??= Math.max(limitBytes, bytes)
-    if (bytes > mostBytes) {
-      isFull = true
-      onFull()
-      return
-    }
-    const tookMs = performance.now() - startedAt
-    timer = lookIn(Math.max(INTERVAL_MS, tookMs * REST_FACTOR))
+  async function begin(): Promise<void> {
+    const given = givenBytes()
+    await look((used) => {
+      first = { used, given }
+    })
   }
 
-  const lookIn = (ms: number): NodeJS.Timeout => setTimeout(() => void look(), ms)
-  let timer = lookIn(0)
+  async function look(onUsed: (used: number) => void): Promise<void> {
+    const startedAt = performance.now()
+    // What cannot be looked at now may be later: strangers' code is changing it.
+    const used = await usedBytes().catch(() => undefined)
+    if (stopping.signal.aborted) return
+    const restFactor = used === lastUsed ? QUIET_REST_FACTOR : REST_FACTOR
+    lastUsed = used
+    failures = used === undefined ? failures + 1 : 0
+    if (used !== undefined) onUsed(used)
+    else if (failures > MOST_FAILURES) fill()
+    if (isFull) return
+    const tookMs = performance.now() - startedAt
+    timer = setTimeout(
+      () => void look(fillIfOver),
+      Math.max(intervalMs, tookMs * restFactor),
+    ).unref()
+  }
+
+  function fillIfOver(used: number): void {
+    // Known only now, so that what is given during a look is not taken for the code's.
+    const given = givenBytes()
+    const most = Math.max(limitBytes + given, first.used + given - first.given)
+    if (used > most) fill()
+  }
+
+  function fill(): void {
+    isFull = true
+    onFull()
+  }
 
   return {
+    ready: begin(),
     isFull: () => isFull,
     stop() {
-      isStopped = true
+      stopping.abort()
       clearTimeout(timer)
     },
   }

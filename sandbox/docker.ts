@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
@@ -23,6 +23,7 @@ import {
   type SandboxOptions,
   type SandboxProvider,
 } from './provider.ts'
+import { removeTree } from './remove-tree.ts'
 import type { Sandbox } from './sandbox.ts'
 
 export type DockerDeps = ProviderDeps & {
@@ -187,7 +188,7 @@ export function createDocker(deps: DockerDeps): SandboxProvider {
     } catch (error) {
       return diagnose(error, root)
     } finally {
-      await rm(dataDir, { recursive: true, force: true })
+      await removeTree(dataDir)
     }
   }
 
@@ -198,8 +199,7 @@ export function createDocker(deps: DockerDeps): SandboxProvider {
         deps.log.warn({ error }, 'containers of earlier processes could not be looked for')
       })
     for (const name of await readdir(stateDir).catch(() => []))
-      if (/^docker-probe-|\.docker-network$/.test(name))
-        await rm(join(stateDir, name), { recursive: true, force: true })
+      if (/^docker-probe-|\.docker-network$/.test(name)) await removeTree(join(stateDir, name))
   }
 
   return { name: 'docker', probe, create, reap }

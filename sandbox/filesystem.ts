@@ -1,6 +1,16 @@
 import { randomBytes } from 'node:crypto'
 import type { Stats } from 'node:fs'
-import { constants, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises'
+import {
+  constants,
+  copyFile,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rmdir,
+  unlink,
+} from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { posix } from 'node:path'
 import { Readable } from 'node:stream'
@@ -15,11 +25,14 @@ import {
   SandboxFilesystemNotFoundError,
   SandboxFilesystemPermissionError,
 } from './errors.ts'
+import { openDirectory as openAnyDirectory, removeTree } from './remove-tree.ts'
 import type { SandboxFile, SandboxFilesystem } from './sandbox.ts'
 
 export type HostFilesystem = SandboxFilesystem & {
   /** What the directory takes on the disk; each file counts as a block at least. */
   usedBytes: () => Promise<number>
+  /** What the host has put there so far, at most: as much may be there that is not the code's. */
+  givenBytes: () => number
 }
 
 const DATA_PATH = '/mnt/data'
@@ -36,6 +49,8 @@ export function openFilesystem(
   dataDir: string,
   owner: { uid: number; gid: number } | undefined,
 ): HostFilesystem {
+  let givenBytes = 0
+
   const giveAway = async (handle: FileHandle): Promise<void> => {
     if (owner) await handle.chown(owner.uid, owner.gid)
   }
@@ -70,6 +85,31 @@ export function openFilesystem(
   }
 
   async function writeStream(path: string, data: AsyncIterable<Uint8Array>): Promise<void> {
+    await writeWith(path, async (handle) => {
+      for await (const chunk of data) {
+        givenBytes += chunk.length
+        await writeAll(handle, chunk)
+      }
+    })
+  }
+
+  async function copy(from: string, to: string): Promise<void> {
+    const { handle: source, sizeBytes } = await openFile(from)
+    try {
+      await writeWith(to, async (handle) => {
+        givenBytes += sizeBytes
+        // Both are open: no name is looked at again.
+        await copyFile(pathOf(source), pathOf(handle), constants.COPYFILE_FICLONE)
+      })
+    } finally {
+      await source.close()
+    }
+  }
+
+  async function writeWith(
+    path: string,
+    write: (handle: FileHandle) => Promise<void>,
+  ): Promise<void> {
     if (namesOf(path).length === 0) throw isDirectory()
     await makeDirectory(posix.dirname(insidePath(path)))
     await using parent = await openParent(dataDir, path)
@@ -77,7 +117,9 @@ export function openFilesystem(
     const flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW
     const handle = await told(path, open(unfinished, flags, 0o600))
     try {
-      for await (const chunk of data) await writeAll(handle, chunk)
+      // The last block is a whole one.
+      givenBytes += BLOCK_BYTES
+      await write(handle)
       await handle.chmod(0o644)
       await giveAway(handle)
       await told(path, rename(unfinished, parent.at))
@@ -104,7 +146,9 @@ export function openFilesystem(
         const next = await openDirectory(at, path)
         await directory.close()
         directory = next
-        if (isNew) await giveAway(directory)
+        if (!isNew) continue
+        givenBytes += BLOCK_BYTES
+        await giveAway(directory)
       }
     } finally {
       await directory.close()
@@ -113,7 +157,9 @@ export function openFilesystem(
 
   async function remove(path: string, options: { recursive?: boolean } = {}): Promise<void> {
     await using parent = await openParent(dataDir, path)
-    await told(path, removeAt(parent.at, options.recursive ?? false))
+    const stats = await told(path, lstat(parent.at))
+    if (options.recursive) return await told(path, removeTree(parent.at))
+    await told(path, stats.isDirectory() ? rmdir(parent.at) : unlink(parent.at))
   }
 
   async function listFiles(path: string = DATA_PATH): Promise<SandboxFile[]> {
@@ -149,6 +195,7 @@ export function openFilesystem(
     writeBytes: async (path, data) => await writeStream(path, Readable.from([data])),
     writeText: async (path, text) => await writeStream(path, Readable.from([Buffer.from(text)])),
     writeStream,
+    copy,
     listFiles,
     makeDirectory,
     remove,
@@ -164,6 +211,7 @@ export function openFilesystem(
       return { path: insidePath(path), type, ...sizeAndTime(stats) }
     },
     usedBytes,
+    givenBytes: () => givenBytes,
   }
 }
 
@@ -186,8 +234,12 @@ function namesOf(path: string): string[] {
     .filter((name) => name !== '')
 }
 
+function pathOf(handle: FileHandle): string {
+  return `/proc/self/fd/${handle.fd}`
+}
+
 function below(directory: FileHandle, name: string): string {
-  return `/proc/self/fd/${directory.fd}/${name}`
+  return `${pathOf(directory)}/${name}`
 }
 
 async function openDirectory(at: string, path: string): Promise<FileHandle> {
@@ -214,7 +266,7 @@ async function openParent(dataDir: string, path: string) {
   if (name === undefined) throw isDirectory()
   const directory = await openPath(dataDir, names, path)
   return {
-    directory: `/proc/self/fd/${directory.fd}`,
+    directory: pathOf(directory),
     at: below(directory, name),
     [Symbol.asyncDispose]: () => directory.close(),
   }
@@ -222,41 +274,60 @@ async function openParent(dataDir: string, path: string) {
 
 type Visit = (name: string, stats: Stats) => void
 
-/** Visits all that is in a directory, and closes it. What vanishes meanwhile was not there. */
-async function walk(
-  directory: FileHandle,
-  prefix: string,
-  depth: number,
-  visit: Visit,
-): Promise<void> {
+/**
+ * Visits all that is in a directory, and closes it. What vanishes meanwhile was not there. However deep it goes, one
+ * directory is open at a time, two for a moment. Throws where strangers' code has moved it away on the way.
+ */
+async function walk(start: FileHandle, prefix: string, depth: number, visit: Visit): Promise<void> {
+  let directory = start
   try {
-    for (const name of await readdir(`/proc/self/fd/${directory.fd}`)) {
+    const levels = [await levelOf(directory, prefix)]
+    for (let level = levels.at(-1); level; level = levels.at(-1)) {
+      const name = level.names.pop()
+      if (name === undefined) {
+        levels.pop()
+        const above = levels.at(-1)
+        if (above) directory = await swap(directory, await openAbove(directory, above))
+        continue
+      }
       const at = below(directory, name)
       const stats = await lstat(at).catch(() => undefined)
       if (!stats) continue
-      const full = prefix === '' ? name : `${prefix}/${name}`
+      const full = level.prefix === '' ? name : `${level.prefix}/${name}`
       visit(full, stats)
-      if (!stats.isDirectory() || depth === 0) continue
-      const next = await open(at, O_RDONLY | O_DIRECTORY | O_NOFOLLOW).catch(() => undefined)
-      if (next) await walk(next, full, depth - 1, visit)
+      if (!stats.isDirectory() || levels.length > depth) continue
+      const next = await openAnyDirectory(at).catch(() => undefined)
+      if (!next) continue
+      directory = await swap(directory, next)
+      levels.push(await levelOf(directory, full))
     }
-  } catch (error) {
-    if (!['ENOENT', 'EACCES'].includes(codeOf(error) ?? '')) throw error
   } finally {
     await directory.close()
   }
 }
 
-async function removeAt(at: string, recursive: boolean): Promise<void> {
-  const stats = await lstat(at)
-  if (!stats.isDirectory()) return await unlink(at)
-  if (recursive) {
-    await using directory = await open(at, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
-    for (const name of await readdir(`/proc/self/fd/${directory.fd}`)) {
-      await removeAt(below(directory, name), true)
-    }
-  }
-  await rmdir(at)
+type Level = { prefix: string; names: string[]; dev: bigint; ino: bigint }
+
+async function levelOf(directory: FileHandle, prefix: string): Promise<Level> {
+  const { dev, ino } = await directory.stat({ bigint: true })
+  const names = await readdir(pathOf(directory)).catch((error: unknown) => {
+    if (['ENOENT', 'EACCES'].includes(codeOf(error) ?? '')) return []
+    throw error
+  })
+  return { prefix, names, dev, ino }
+}
+
+async function openAbove(directory: FileHandle, above: Level): Promise<FileHandle> {
+  const parent = await openAnyDirectory(below(directory, '..'))
+  const { dev, ino } = await parent.stat({ bigint: true })
+  if (dev === above.dev && ino === above.ino) return parent
+  await parent.close()
+  throw new Error('A directory was moved while it was looked at.')
+}
+
+async function swap(before: FileHandle, next: FileHandle): Promise<FileHandle> {
+  await before.close()
+  return next
 }
 
 async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {

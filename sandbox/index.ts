@@ -9,6 +9,7 @@
  */
 export { openSandboxes, reapSandboxes, Sandbox } from './open.ts'
 export { birthOf } from './leftovers.ts'
+export { removeTree } from './remove-tree.ts'
 export type { SandboxChoice } from './open.ts'
 export { DEFAULT_LIMITS } from './provider.ts'
 export type {

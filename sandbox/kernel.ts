@@ -42,6 +42,7 @@ export async function startKernel(launch: KernelLaunch): Promise<Sandbox> {
     interrupt: terminal.interrupt,
     oomKills: launch.oomKills ?? (() => undefined),
     usedBytes: filesystem.usedBytes,
+    givenBytes: filesystem.givenBytes,
     watch: watchdog.watch,
     end,
   })

@@ -1,5 +1,5 @@
 import { lookup } from 'node:dns/promises'
-import { chmod, mkdir, open, rm } from 'node:fs/promises'
+import { chmod, mkdir, open } from 'node:fs/promises'
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import { BlockList, connect, isIP } from 'node:net'
 import { join } from 'node:path'
@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { InvalidError } from './errors.ts'
 import { KERNEL_PATH } from './kernel-files.ts'
 import type { SandboxOptions } from './provider.ts'
+import { removeTree } from './remove-tree.ts'
 import type { SandboxRoot } from './root.ts'
 import type { Sandbox } from './sandbox.ts'
 
@@ -72,7 +73,7 @@ export async function openDoor(options: DoorOptions): Promise<Door | undefined> 
     async [Symbol.asyncDispose]() {
       server.close()
       server.closeAllConnections()
-      await rm(directory, { recursive: true, force: true })
+      await removeTree(directory)
     },
   }
 }

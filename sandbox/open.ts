@@ -1,6 +1,7 @@
 import { createBubblewrap } from './bubblewrap.ts'
 import { createDocker } from './docker.ts'
 import type { ProviderDeps, SandboxOptions, SandboxProvider } from './provider.ts'
+import { removeTree } from './remove-tree.ts'
 import { createRunsc } from './runsc.ts'
 import type { Sandbox as SandboxHandle } from './sandbox.ts'
 
@@ -46,9 +47,18 @@ export async function openSandboxes(
   return { none: `Python code cannot be run here, for there is no sandbox. ${failures.join(' ')}` }
 }
 
-/** Ends what a process has left behind that had this state directory and is gone. */
+/**
+ * Ends what a process has left behind that had this state directory and is gone, and removes the directory. What cannot be
+ * ended or removed is logged and left for the next time: it keeps nobody from running code.
+ */
 export async function reapSandboxes(options: Omit<OpenOptions, 'provider'>): Promise<void> {
-  for (const provider of createProviders(options)) await provider.reap()
+  const { stateDir, log } = options
+  try {
+    for (const provider of createProviders(options)) await provider.reap()
+    await removeTree(stateDir)
+  } catch (err) {
+    log.warn({ stateDir, err }, 'what an earlier process has left could not be removed')
+  }
 }
 
 /** In the order in which they are tried: what starts sooner, and needs less of the machine, comes first. */

@@ -19,6 +19,7 @@ import {
   type SandboxOptions,
   type SandboxProvider,
 } from './provider.ts'
+import { removeTree } from './remove-tree.ts'
 import type { SandboxRoot } from './root.ts'
 import { writeBundle } from './runsc-bundle.ts'
 import type { Sandbox } from './sandbox.ts'
@@ -91,7 +92,7 @@ export function createRunsc(deps: ProviderDeps): SandboxProvider {
       cleanUp: async () => {
         await cgroup.remove()
         await door?.[Symbol.asyncDispose]()
-        await rm(directory, { recursive: true, force: true })
+        await removeTree(directory)
         await rm(processFile, { force: true })
       },
     })
@@ -120,7 +121,7 @@ export function createRunsc(deps: ProviderDeps): SandboxProvider {
     } catch (error) {
       return diagnose(error instanceof Error ? error.message : String(error))
     } finally {
-      await rm(dataDir, { recursive: true, force: true })
+      await removeTree(dataDir)
     }
   }
 
@@ -133,8 +134,7 @@ export function createRunsc(deps: ProviderDeps): SandboxProvider {
         await cgroups.remove(await endLeftover(join(processesDir, name)))
       await cgroups.reap()
       for (const name of await readdir(stateDir).catch(() => []))
-        if (/\.runsc$|^runsc-probe-/.test(name))
-          await rm(join(stateDir, name), { recursive: true, force: true })
+        if (/\.runsc$|^runsc-probe-/.test(name)) await removeTree(join(stateDir, name))
     },
   }
 }

@@ -105,6 +105,8 @@ export interface SandboxFilesystem {
   writeBytes(path: string, data: Uint8Array): Promise<void>
   writeText(path: string, text: string): Promise<void>
   writeStream(path: string, data: AsyncIterable<Uint8Array>): Promise<void>
+  /** A file under another name, which shares its blocks where the file system can do that; replaces as `writeBytes` does. */
+  copy(from: string, to: string): Promise<void>
   /** All regular files beneath the path, sorted by path; links, FIFOs and the like are left out. */
   listFiles(path?: string): Promise<SandboxFile[]>
   /** Makes the directories that it is in, too; one that is there already is fine. */

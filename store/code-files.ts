@@ -4,7 +4,9 @@ import type { CodeFileRef, FileRow, Json, RunRow } from './rows.ts'
 /** The files of code: what it is given, and what it has written. */
 export interface CodeFiles {
   /** What is to lie in /mnt/data when code of the run begins. Files that were deleted are in neither list. */
-  of(run: Pick<RunRow, 'thread_id' | 'project_id' | 'tool_resources'>): Promise<DataFiles>
+  of(
+    run: Pick<RunRow, 'thread_id' | 'project_id' | 'tool_resources' | 'created_at'>,
+  ): Promise<DataFiles>
 }
 
 export interface DataFiles {
@@ -13,8 +15,11 @@ export interface DataFiles {
    * where code has written over the other.
    */
   given: (DataFile & { name: string })[]
-  /** What earlier code of the thread has written, by its path under /mnt/data; the newest of each. */
-  written: (DataFile & { path: string })[]
+  /**
+   * What earlier code of the thread has written, by its path under /mnt/data; the newest of each. `isOld`: before this run, so
+   * that its model has not seen it being written.
+   */
+  written: (DataFile & { path: string; isOld: boolean })[]
 }
 
 export type DataFile = Pick<FileRow, 'id' | 'bytes' | 'blob'>
@@ -37,10 +42,10 @@ export function createCodeFiles(sql: Sql): CodeFiles {
             run.thread_id,
           ],
         ),
-        sql<DataFile & { path: string }>(
-          `SELECT f.id, f.bytes, f.blob, s.path FROM sandbox_files s JOIN files f ON f.id = s.file_id
-           WHERE s.thread_id = $1 ORDER BY s.path`,
-          [run.thread_id],
+        sql<DataFile & { path: string; isOld: boolean }>(
+          `SELECT f.id, f.bytes, f.blob, s.path, f.created_at < $2 AS "isOld"
+           FROM sandbox_files s JOIN files f ON f.id = s.file_id WHERE s.thread_id = $1 ORDER BY s.path`,
+          [run.thread_id, run.created_at],
         ),
       ])
       const names = new Set<string>()
@@ -86,7 +91,12 @@ export async function madeSinceMessage(
   )
   return {
     images: calls.flatMap(({ outputs }) => outputs.flatMap(imageOf)),
-    files: [...new Set(calls.flatMap(({ files }) => files.map(({ file_id }) => file_id)))],
+    // The newest of each path.
+    files: [
+      ...new Map(
+        calls.flatMap(({ files }) => files.map(({ path, file_id }) => [path, file_id] as const)),
+      ).values(),
+    ],
   }
 }
 

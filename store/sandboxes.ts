@@ -24,6 +24,8 @@ export interface Sandboxes {
   use(session: OfThread & { hostId: string }): Promise<boolean>
   /** The sandbox is gone; a later one of the thread is left alone. */
   end(session: OfThread & { hostId: string }): Promise<void>
+  /** Gives back the threads that a host has leased and made no sandbox for: all but these, once they are a minute old. */
+  release(hostId: string, threadIds: string[]): Promise<void>
   /** Of these sandboxes of a host, those that are still their threads'. */
   stillHeld(hostId: string, sessions: OfThread[]): Promise<Set<string>>
   /** What the hosts say that are there. */
@@ -86,10 +88,10 @@ export function createSandboxes(db: Db): Sandboxes {
           )
           return { none: there.map(({ state }) => state) }
         }
-        await tx.sql('UPDATE sandbox_sessions SET host_id = $2 WHERE thread_id = $1', [
-          threadId,
-          host.id,
-        ])
+        await tx.sql(
+          'UPDATE sandbox_sessions SET host_id = $2, last_used_at = now() WHERE thread_id = $1',
+          [threadId, host.id],
+        )
         return { hostId: host.id }
       }),
     async begin(threadId, hostId) {
@@ -112,6 +114,13 @@ export function createSandboxes(db: Db): Sandboxes {
       await db.sql(
         `UPDATE sandbox_sessions SET host_id = NULL WHERE thread_id = $1 AND host_id = $2 AND generation = $3`,
         [threadId, hostId, generation],
+      )
+    },
+    async release(hostId, threadIds) {
+      await db.sql(
+        `UPDATE sandbox_sessions SET host_id = NULL WHERE host_id = $1 AND thread_id <> ALL ($2::text[])
+           AND last_used_at < now() - interval '1 minute'`,
+        [hostId, threadIds],
       )
     },
     async stillHeld(hostId, sessions) {

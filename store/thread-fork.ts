@@ -45,6 +45,7 @@ export function createThreadFork(db: Db): ThreadFork {
         ])
         if (!row) throw new Error('INSERT INTO threads returned no row')
         await tx.sql(copyMessages, [threadId, id, last])
+        await tx.sql(copyCodeFiles, [threadId, id, messageId ?? null])
         return row
       }),
   }
@@ -61,6 +62,14 @@ SELECT 'msg_' || right(replace(gen_random_uuid()::text, '-', ''), 24), project_i
   attachments, metadata, assistant_id, completed_at, incomplete_at, incomplete_reason
 FROM messages WHERE thread_id = $1 AND ($3::bigint IS NULL OR seq <= $3) AND NOT superseded AND status <> 'in_progress'
 ORDER BY seq`
+
+/** What code had written by then, since messages link to it. */
+const copyCodeFiles = `
+INSERT INTO sandbox_files (thread_id, path, file_id, digest)
+SELECT $2, s.path, s.file_id, s.digest FROM sandbox_files s JOIN files f ON f.id = s.file_id
+WHERE s.thread_id = $1
+  AND ($3::text IS NULL OR f.created_at <= (SELECT created_at FROM messages WHERE id = $3))
+FOR KEY SHARE OF f`
 
 /** What is attached to the one thread later is none of the other's, so they do not share a vector store. */
 async function copyResources(

@@ -28,6 +28,8 @@ export interface ToolResult {
   outputs: ToolOutputPart[]
   /** What the code has written to /mnt/data: it becomes Files along with the result. */
   files?: NewCodeFile[]
+  /** Paths under /mnt/data where earlier code had written, and nothing is any more. */
+  removed?: string[]
 }
 
 /** An image becomes a File as well. */
@@ -63,11 +65,13 @@ export function createToolCalls(db: Db, events: EventLog, ledger: BlobLedger): T
       outlasting(events, call.run_id, () =>
         db.tx(async (tx) => {
           const run = await lockRun(tx, call.run_id)
-          const [mine] = await tx.sql(
-            'SELECT id FROM tool_calls WHERE id = $1 AND fence = $2 AND output IS NULL FOR UPDATE',
+          const [mine] = await tx.sql<Pick<ToolCallRow, 'output'>>(
+            'SELECT output FROM tool_calls WHERE id = $1 AND fence = $2 FOR UPDATE',
             [call.id, call.fence],
           )
           if (!run || !mine) return false
+          // Nobody else can have written it under this fence.
+          if (mine.output !== null) return true
           const outputs: Json[] = []
           for (const part of result.outputs) outputs.push(await keptOutput(tx, ledger, run, part))
           const files: CodeFileRef[] = []

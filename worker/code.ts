@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import { openCodeHost } from '../activities/code-host.ts'
 import type { CodeDeps } from '../activities/index.ts'
@@ -37,6 +38,9 @@ export interface CodeOptions {
   stateDir: string
 }
 
+const mostFailedStarts = 3
+const probeMs = 10_000
+
 /**
  * Makes this process a host of sandboxes. It is one at once, and says how far it is: until Python has been set up for it, and
  * a way to isolate was found by trying it, code waits.
@@ -57,6 +61,7 @@ export async function openCode(
   const stopping = new AbortController()
   let state: SandboxHostState = { kind: 'building', progress: 'it begins' }
   let provider: SandboxProvider | undefined
+  let failedStarts = 0
 
   async function setUp(): Promise<void> {
     const settled = await openRoot(options.root).wait(stopping.signal, (progress) => {
@@ -81,6 +86,26 @@ export async function openCode(
     log.info({ provider: opened.name }, 'code can be run')
   }
 
+  /** Code goes elsewhere while sandboxes do not start here, until one does. */
+  function onStart(error?: unknown): void {
+    failedStarts = error === undefined ? 0 : failedStarts + 1
+    if (failedStarts < mostFailedStarts || state.kind !== 'ready') return
+    fail(`sandboxes do not start (${error instanceof Error ? error.message : String(error)})`)
+    void recover()
+  }
+
+  async function recover(): Promise<void> {
+    while (!stopping.signal.aborted && state.kind === 'failed') {
+      await sleep(probeMs, undefined, { signal: stopping.signal }).catch(() => {})
+      if (stopping.signal.aborted) return
+      const probed = await provider?.probe()
+      if (!probed?.ok) continue
+      failedStarts = 0
+      state = { kind: 'ready' }
+      log.info('code can be run again')
+    }
+  }
+
   function fail(why: string): void {
     state = { kind: 'failed', why }
     log.warn({ why }, 'no code can be run: the code interpreter is not available')
@@ -97,6 +122,7 @@ export async function openCode(
     dir: join(stateDir, 'data'),
     provider: () => provider,
     state: () => state,
+    onStart,
   })
   return {
     host,

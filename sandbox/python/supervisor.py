@@ -27,8 +27,12 @@ SILENCE_S = 120
 CHUNK = 64 * 1024
 QUEUE_LIMIT = 512 * 1024
 LINE_LIMIT = 64 * 1024 * 1024
-IMAGE_LIMIT = 32 * 1024 * 1024
+# Of all images of a cell together.
+IMAGE_BUDGET = 32 * 1024 * 1024
 IMAGES_PER_CELL = 64
+IMAGE_BEGINNINGS = {'png': b'\x89PNG\r\n\x1a\n', 'jpeg': b'\xff\xd8\xff'}
+MEMORY_CHECK_S = 0.25
+IDLE_MEMORY_CHECK_S = 1
 PROCESS_LIMIT = 32
 INTERRUPT = b'\x03'
 # Python has the name from 3.10 on.
@@ -163,6 +167,7 @@ class Cell:
         self.budget = message['outputBytes']
         self.dropped = 0
         self.images = 0
+        self.image_budget = IMAGE_BUDGET
         # Why it was told to stop, and when patience ends.
         self.reason = None
         self.kill_at = None
@@ -179,6 +184,7 @@ class Worker:
         self.pid = None
         self.has_said_ready = False
         self.image = bytearray()
+        self.image_size = 0
         self.image_number = None
         self.killed = None
 
@@ -201,6 +207,7 @@ class Supervisor:
         self.cell = None
         self.processes = {}
         self.memory_checked_at = 0
+        self.memory_excesses = 0
         self.wakeup()
         self.start_zygote()
 
@@ -230,8 +237,8 @@ class Supervisor:
         cell = self.cell
         if cell:
             ends.append(cell.deadline if cell.reason is None else cell.kill_at or now + GRACE_S)
-            if self.watches_memory:
-                ends.append(self.memory_checked_at + 0.25)
+        if self.watches_memory:
+            ends.append(self.next_memory_check())
         ends += [process.deadline for process in self.processes.values() if process.deadline]
         return max(0, min(ends) - now)
 
@@ -244,13 +251,27 @@ class Supervisor:
             self.stop_cell('timeout')
         if cell and cell.kill_at and now >= cell.kill_at:
             self.kill_worker(cell.reason)
-        if cell and self.watches_memory and now >= self.memory_checked_at + 0.25:
+        # What a cell has left running may go on taking memory.
+        if self.watches_memory and now >= self.next_memory_check():
             self.memory_checked_at = now
-            if memory_used(os.getpid()) > self.limits['memoryBytes']:
-                self.kill_worker('memory')
+            self.check_memory()
         for process in list(self.processes.values()):
             if process.deadline and now >= process.deadline:
                 process.end(timed_out=True)
+
+    def check_memory(self):
+        if memory_used(os.getpid()) <= self.limits['memoryBytes']:
+            self.memory_excesses = 0
+            return
+        self.kill_worker('memory')
+        self.memory_excesses += 1
+        # Then it was not the worker's: it has had the time to go.
+        if self.memory_excesses > 3:
+            for process in list(self.processes.values()):
+                process.end()
+
+    def next_memory_check(self):
+        return self.memory_checked_at + (MEMORY_CHECK_S if self.cell else IDLE_MEMORY_CHECK_S)
 
     def stop_cell(self, reason):
         cell = self.cell
@@ -485,18 +506,23 @@ class Supervisor:
         if number != worker.image_number:
             worker.image_number = number
             worker.image = bytearray()
-        if len(worker.image) <= IMAGE_LIMIT:
+            worker.image_size = 0
+        worker.image_size += len(data)
+        if cell and worker.image_size <= cell.image_budget:
             worker.image += data
         if is_last != b'1':
             return
         image, worker.image, worker.image_number = worker.image, bytearray(), None
         if cell and cell.is_running:
             self.drain_output()
-            if len(image) > IMAGE_LIMIT or cell.images >= IMAGES_PER_CELL:
-                cell.dropped += len(image)
-            else:
+            name = 'jpeg' if image_format == b'j' else 'png'
+            is_whole = len(image) == worker.image_size
+            if is_whole and cell.images < IMAGES_PER_CELL and image.startswith(IMAGE_BEGINNINGS[name]):
                 cell.images += 1
-                self.send_image(cell, 'jpeg' if image_format == b'j' else 'png', image)
+                cell.image_budget -= len(image)
+                self.send_image(cell, name, image)
+            else:
+                cell.dropped += worker.image_size
         try:
             worker.control.send(b'A' + number)
         except OSError:

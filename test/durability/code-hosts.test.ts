@@ -1,4 +1,5 @@
-import { cpSync, readFileSync } from 'node:fs'
+import { randomUUID } from 'node:crypto'
+import { cpSync, globSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 
 import type OpenAI from 'openai'
@@ -8,7 +9,7 @@ import { statusFile, writeStatus } from '../../sandbox/root/status.ts'
 import { eventually, scratchDir } from '../local/scratch.ts'
 import { newThread, startCluster } from '../support/cluster.ts'
 import { call, say, type ScriptedModel, type Step } from '../support/model.ts'
-import { cacheDir, codeEnv, noCode } from '../support/sandboxes.ts'
+import { cacheDir, codeEnv, noCode, written } from '../support/sandboxes.ts'
 import { startServer } from '../support/server.ts'
 
 const interpreter: OpenAI.Beta.AssistantTool = { type: 'code_interpreter' }
@@ -54,12 +55,15 @@ describe.skipIf(noCode)(`hosts of sandboxes${noCode ? `: ${noCode}` : ''}`, () =
     expect(lastOutput(model)).toMatch(/variables of earlier code are gone[^]*False/)
   })
 
-  test('many threads at once on a host that has room for two all get their turn', async () => {
-    await using server = await startServer(codeEnv({ SANDBOX_MAX: '2' }))
+  test('many threads at once on a host that has room for two all get their turn, two at a time', async () => {
+    using dir = scratchDir()
+    await using server = await startServer(codeEnv({ SANDBOX_MAX: '2', DATA_DIR: dir.path }))
     const { client, model } = server
-    model.respond(({ toolResults }) =>
-      toolResults.length === 0 ? runs('6 * 7') : say(toolResults.join()),
-    )
+    let most = 0
+    model.respond(({ toolResults }) => {
+      most = Math.max(most, globSync(join(dir.path, 'sandbox', '*', 'data', '*')).length)
+      return toolResults.length === 0 ? runs('6 * 7') : say(toolResults.join())
+    })
     const statuses = await Promise.all(
       Array.from({ length: 6 }, async () => {
         const { threadId, assistantId } = await newThread(client, 'Compute.', [interpreter])
@@ -71,6 +75,38 @@ describe.skipIf(noCode)(`hosts of sandboxes${noCode ? `: ${noCode}` : ''}`, () =
       }),
     )
     expect(statuses).toEqual(Array.from({ length: 6 }, () => ['completed', true]))
+    expect(most).toBe(2)
+  })
+
+  test('a cancel is heard by a run that waits for room', async () => {
+    await using server = await startServer(codeEnv({ SANDBOX_MAX: '1' }))
+    const { client, model } = server
+    const [a, b] = [
+      await newThread(client, 'A', [interpreter]),
+      await newThread(client, 'B', [interpreter]),
+    ]
+    const name = randomUUID()
+    model.script(runs(`open("/mnt/data/${name}", "w").close()\nimport time; time.sleep(600)`))
+    const holder = await client.beta.threads.runs.create(a.threadId, {
+      assistant_id: a.assistantId,
+    })
+    await written(server.config.dataDir, name)
+    model.script(runs('print("never")'))
+    const waiter = await client.beta.threads.runs.create(b.threadId, {
+      assistant_id: b.assistantId,
+    })
+    await eventually(async () => {
+      const run = await client.beta.threads.runs.retrieve(waiter.id, { thread_id: b.threadId })
+      const { longrun } = run as unknown as { longrun: { activity: { type: string } | null } }
+      return longrun.activity?.type === 'running_tools'
+    })
+    for (const { id, thread_id } of [waiter, holder]) {
+      await client.beta.threads.runs.cancel(id, { thread_id })
+      const ended = await client.beta.threads.runs.poll(id, { thread_id })
+      expect(ended.status).toBe('cancelled')
+    }
+    const steps = await client.beta.threads.runs.steps.list(waiter.id, { thread_id: b.threadId })
+    expect(JSON.stringify(steps.data)).not.toContain('"logs":"never')
   })
 
   test('a run that comes while Python is being set up waits, says so, and goes on', async () => {

@@ -26,6 +26,8 @@ export interface Moment {
    * kill took a worker with an answer of the model that was not.
    */
   calls: (victim: Victim) => number
+  /** What the model is told in the end that its last call came to. */
+  told?: (victim: Victim) => RegExp
 }
 
 export interface Scene extends Pick<Installation, 'api' | 'cluster'> {
@@ -59,6 +61,8 @@ const endAs = (status: string, at: 'update' | 'commit' = 'update'): GatePlace =>
   at,
   when: `NEW.status = '${status}'`,
 })
+
+const slowly = 'import time\ntime.sleep(3)\nprint("slept")'
 
 export const moments: Moment[] = [
   {
@@ -94,7 +98,7 @@ export const moments: Moment[] = [
     tools: [{ type: 'code_interpreter' }],
     model: ({ toolResults }) =>
       toolResults.length === 0
-        ? call({ name: 'code_interpreter', arguments: { code: 'import time\ntime.sleep(3)' } })
+        ? call({ name: 'code_interpreter', arguments: { code: slowly } })
         : saysAll(),
     reach: ({ cluster, runId }) =>
       eventually(async () => {
@@ -103,6 +107,8 @@ export const moments: Moment[] = [
       }),
     status: 'completed',
     calls: () => 2,
+    // Its sandbox goes with the worker, and with nobody else.
+    told: (victim) => (victim === 'worker' ? /run again from its beginning[^]*slept/ : /^slept$/),
   },
   {
     name: 'requires_action',

@@ -46,10 +46,35 @@ test('a run that is parked is watched on another api, to where its outputs lead'
   expect(await goesOn.ended).toBe('done')
   expect(await parked.ended).toBe('done')
   expect(parked.frames).toEqual(goesOn.frames)
-  expect([...asks.frames, ...parked.frames]).toEqual(await logOf(runIdOf(asks)))
+  const log = await logOf(runIdOf(asks))
+  expect([...asks.frames, ...parked.frames]).toEqual(log)
+  // Who comes once it is over is shown all of it, and not only what the first request was.
+  const whole = await getStream(`${other.baseUrl}${path}/events`, 0)
+  expect(await whole.ended).toBe('done')
+  expect(whole.frames).toEqual(log)
+})
+
+test('a client of an api that is told to end is not told a half answer for a whole one', async () => {
+  const stopping = await cluster.spawn('api')
+  cluster.model.script(
+    say(
+      Array.from({ length: 200 }, (_, n) => `${n} `),
+      { delayMs: 30 },
+    ),
+  )
+  const { threadId, assistantId } = await newThread(stopping.client)
+  const runs = stopping.client.beta.threads.runs
+  const stream = await runs.create(threadId, { assistant_id: assistantId, stream: true })
+  const read = async (): Promise<void> => {
+    for await (const { event } of stream) {
+      if (event === 'thread.message.delta') stopping.process.kill('SIGTERM')
+    }
+  }
+  await expect(read()).rejects.toThrow(/terminated|closed|aborted/)
 })
 
 test('an api that is told to end sends its clients to another one, where they lose nothing', async () => {
+  const callsBefore = cluster.model.calls
   const words = Array.from({ length: 150 }, (_, n) => `${n} `)
   cluster.model.script(say(words, { delayMs: 30 }))
   const { threadId, assistantId } = await newThread(one.client)
@@ -85,7 +110,7 @@ test('an api that is told to end sends its clients to another one, where they lo
   }
   const { runStatus, texts } = await checkEvents(parsed(log))
   expect({ runStatus, texts }).toEqual({ runStatus: 'completed', texts: [words.join('')] })
-  expect(cluster.model.calls).toBe(3)
+  expect(cluster.model.calls).toBe(callsBefore + 1)
 })
 
 function logOf(runId: string): Promise<Frame[]> {

@@ -147,4 +147,24 @@ describe('as a user without any rights', () => {
     expect(memory?.note).toContain('ran out of memory (512 MB)')
     expect(last).toMatchObject({ status: 'ok', outputs: [{ logs: '42' }] })
   })
+
+  test.skipIf(!isRoot)('memory that is taken between two calls is bounded', () => {
+    const hog =
+      'import time; open(__import__("sys").argv[1], "w"); x = b"x" * (200 * 2**20); time.sleep(60)'
+    const { stdout, stderr } = asStranger([
+      process.execPath,
+      resolve('test/sandbox/user-main.ts'),
+      dir,
+      `import subprocess\nfor n in range(4): subprocess.Popen(["python3", "-c", '${hog}', f"hog{n}"]);`,
+      '$ until [ -e hog3 ]; do sleep 0.1; done; while pgrep -f "hog[0-9]$"; do sleep 0.1; done',
+      '6 * 7',
+    ])
+    expect(stderr).toBe('')
+    const { results } = JSON.parse(stdout) as { results: CodeResult[] }
+    expect(results).toMatchObject([
+      { status: 'ok' },
+      { status: 'ok', stateLost: true, outputs: [{ logs: '42' }] },
+    ])
+    expect(results[1]?.note).toContain('ended between two calls (out of memory)')
+  })
 })

@@ -67,6 +67,36 @@ describeProviders('what code does to its session', (provider) => {
     expect(await run('plt.get_fignums()')).toMatchObject({ logs: '[]' })
   })
 
+  /** Prints pictures of eight megabytes, whose first bytes are these. */
+  const pictures = (count: number, beginning: string): string =>
+    [
+      'import os',
+      'class Picture:',
+      `    def _repr_png_(self): return (${beginning} + b"x" * 2**23)[:2**23]`,
+      `for _ in range(${count}): display(Picture())`,
+    ].join('\n')
+
+  test('images have 32 MB a cell together, and what is beyond them is counted', async () => {
+    const { status, outputs, droppedBytes } = await run(
+      pictures(6, String.raw`b"\x89PNG\r\n\x1a\n"`),
+    )
+    expect(status).toBe('ok')
+    expect(outputs.map((one) => one.type === 'image' && one.data.length)).toEqual(
+      Array.from({ length: 4 }, () => 2 ** 23),
+    )
+    expect(droppedBytes).toBe(2 * 2 ** 23)
+    expect(await run(pictures(1, String.raw`b"\x89PNG\r\n\x1a\n"`))).toMatchObject({
+      outputs: [{ type: 'image' }],
+      droppedBytes: 0,
+    })
+  })
+
+  test('what says that it is an image and is none is dropped', async () => {
+    const { outputs, droppedBytes } = await run(pictures(1, 'b"<html>"'))
+    expect(outputs).toEqual([])
+    expect(droppedBytes).toBe(2 ** 23)
+  })
+
   test('a picture as the last expression is an image', async () => {
     const { outputs } = await run('from PIL import Image\nImage.new("RGB", (3, 3))')
     expect(outputs).toMatchObject([{ type: 'image', format: 'png' }])
@@ -406,6 +436,34 @@ describeProviders('what code does to its session', (provider) => {
 })
 
 describeProviders('what ends a whole sandbox', (provider) => {
+  test('files that a program writes after its cell are bounded, and it is said', async () => {
+    await using sandbox = await openTestSandbox(provider, { limits: { diskBytes: 8 * 2 ** 20 } })
+    // Begun by the host, so that it is between two calls for certain.
+    const fill =
+      'import os, time\nwhile not os.path.exists("go"): time.sleep(0.05)\nfor n in range(40): open(f"f{n}", "wb").write(b"x" * 2**22)\ntime.sleep(60)'
+    const cell = await sandbox.runCode(
+      `import subprocess\nsubprocess.Popen(["python3", "-c", ${JSON.stringify(fill)}]);`,
+      { timeoutMs: 20_000 },
+    )
+    expect(cell.status).toBe('ok')
+    await sandbox.filesystem.writeText('go', '')
+    expect(await sandbox.died).toBe(
+      'The Python sandbox was ended: between two calls the files in /mnt/data grew to more than 8 MB.',
+    )
+  })
+
+  test('files that the host puts there between two calls are nobody’s fault', async () => {
+    await using sandbox = await openTestSandbox(provider, { limits: { diskBytes: 8 * 2 ** 20 } })
+    await sandbox.runCode('kept = 41', { timeoutMs: 20_000 })
+    await sandbox.filesystem.writeBytes('input', Buffer.alloc(20 * 2 ** 20, 'x'))
+    await sandbox.filesystem.copy('input', 'file-1')
+    const long = 'import time\nopen("small", "w").write("x")\ntime.sleep(2)\nkept + 1'
+    expect(await sandbox.runCode(long, { timeoutMs: 20_000 })).toMatchObject({
+      status: 'ok',
+      outputs: [{ logs: '42' }],
+    })
+  })
+
   /** The supervisor is the parent of the interpreter's parent. */
   const supervisor =
     'import os\nS = int(open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[1])\n'

@@ -1,4 +1,5 @@
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
@@ -7,6 +8,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 
 import {
   InvalidError,
+  removeTree,
   SandboxFilesystemDirectoryNotEmptyError,
   SandboxFilesystemIsADirectoryError,
   SandboxFilesystemNotADirectoryError,
@@ -44,6 +46,57 @@ test('large files are streamed, in and out', async () => {
   const { sizeBytes, stream } = await files.openRead('big')
   expect(sizeBytes).toBe(20 * piece.length)
   expect((await buffer(stream)).equals(Buffer.alloc(sizeBytes, 'x'))).toBe(true)
+})
+
+test('a copy is a file of its own', async () => {
+  const files = open()
+  await files.writeText('a', 'old')
+  await files.copy('a', 'b/c')
+  await files.writeText('a', 'new')
+  expect(await files.readText('b/c')).toBe('old')
+  await files.copy('a', 'b/c')
+  expect(await files.readText('b/c')).toBe('new')
+  expect((await files.listFiles()).map(({ path }) => path)).toEqual([
+    '/mnt/data/a',
+    '/mnt/data/b/c',
+  ])
+})
+
+test('only regular files are copied, and no link is written through', async () => {
+  const files = open()
+  const outside = mkdtempSync(join(tmpdir(), 'longrun-outside-'))
+  writeFileSync(join(outside, 'kept'), 'x')
+  symlinkSync(join(outside, 'kept'), join(dataDir, 'link'))
+  await files.writeText('a', 'new')
+  await files.makeDirectory('dir')
+  await expect(files.copy('link', 'b')).rejects.toThrow(SandboxFilesystemPermissionError)
+  await expect(files.copy('dir', 'b')).rejects.toThrow(SandboxFilesystemIsADirectoryError)
+  await expect(files.copy('none', 'b')).rejects.toThrow(SandboxFilesystemNotFoundError)
+  await files.copy('a', 'link')
+  expect(await files.readText('link')).toBe('new')
+  expect(await openFilesystem(outside, undefined).readText('kept')).toBe('x')
+  rmSync(outside, { recursive: true })
+})
+
+test('what is used is known however deep it lies, with few descriptors', async () => {
+  const files = open()
+  const deep = [
+    'import os, sys',
+    'os.chdir(sys.argv[1])',
+    'for _ in range(1500): os.mkdir("d" * 20); os.chdir("d" * 20)',
+    'open("x", "wb").write(b"x" * 2**20)',
+  ].join('\n')
+  expect(spawnSync('python3', ['-c', deep, dataDir]).status).toBe(0)
+  let most = 0
+  const count = () => (most = Math.max(most, readdirSync('/proc/self/fd').length))
+  count()
+  const before = most
+  const timer = setInterval(count, 1)
+  const used = await files.usedBytes()
+  clearInterval(timer)
+  expect(used).toBeGreaterThanOrEqual(1500 * 4096 + 2 ** 20)
+  expect(most - before).toBeLessThan(20)
+  await removeTree(dataDir)
 })
 
 test('an empty file is read as nothing', async () => {

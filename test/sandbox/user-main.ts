@@ -1,9 +1,10 @@
-/** Prints what some cells give, for whoever this process is. */
+/** Prints what some cells give, for whoever this process is; what begins with `$ ` is a program beside the interpreter. */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { TEST_LIMITS, testProviders } from './support-providers.ts'
 
+const PROGRAM = '$ '
 const dir = process.argv[2] ?? ''
 const dataDir = join(dir, 'data')
 mkdirSync(dataDir)
@@ -12,6 +13,12 @@ if (!provider) throw new Error('There is no bubblewrap.')
 await using sandbox = await provider.create({ dataDir, limits: TEST_LIMITS, network: 'none' })
 const results = []
 for (const code of process.argv.slice(3)) {
-  results.push(await sandbox.runCode(code, { timeoutMs: 8000 }))
+  if (code.startsWith(PROGRAM)) await runBeside(code.slice(PROGRAM.length))
+  else results.push(await sandbox.runCode(code, { timeoutMs: 8000 }))
 }
 console.log(JSON.stringify({ uid: process.getuid?.(), results }))
+
+async function runBeside(script: string): Promise<void> {
+  const program = await sandbox.exec(['sh', '-c', script], { timeoutMs: 15_000 })
+  await program.wait()
+}
