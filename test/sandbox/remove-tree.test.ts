@@ -5,6 +5,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  rmdirSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -64,6 +65,7 @@ test.skipIf(!isRoot)('it is removed by a user without rights, too', () => {
   const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', program])
   expect({ status, stderr: stderr.toString() }).toEqual({ status: 0, stderr: '' })
   expect(existsSync(join(dir, 'own'))).toBe(false)
+  rmdirSync(dir)
 })
 
 test('links are removed and what they lead to stays, with its mode', async () => {
