@@ -1,6 +1,7 @@
 import { execFile, spawn } from 'node:child_process'
 import { basename } from 'node:path'
 import { createInterface } from 'node:readline'
+import type { Writable } from 'node:stream'
 import { promisify } from 'node:util'
 
 const execute = promisify(execFile)
@@ -27,14 +28,15 @@ export async function runSlowly(
 ): Promise<void> {
   const { cwd, env = process.env, timeoutMs, onLine } = options
   const name = basename(command)
-  const child = spawn(command, args, {
+  const child = spawn('/bin/sh', ['-c', gated, 'sh', command, ...args], {
     cwd,
     env,
     detached: true,
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
   })
   const lines: string[] = []
   for (const input of [child.stdout, child.stderr]) {
+    if (!input) continue
     createInterface({ input }).on('line', (line) => {
       if (lines.push(line) > 6) lines.shift()
       onLine?.(line)
@@ -44,6 +46,9 @@ export async function runSlowly(
     child.once('error', (error) => reject(new Error(`${name}: ${error.message}`, { cause: error })))
     if (child.pid === undefined) return
     const lifeline = tie(child.pid)
+    const gate = child.stdio[3] as Writable
+    gate.on('error', () => {})
+    gate.end('begin\n')
     const late = setTimeout(() => lifeline.stdin.end(), timeoutMs)
     child.once('close', (code, signal) => {
       clearTimeout(late)
@@ -53,6 +58,9 @@ export async function runSlowly(
     })
   })
 }
+
+/** Begins at our word, which comes once its end is tied to ours; where we end before, it never begins. */
+const gated = 'read -r _ <&3 && exec 3<&- && exec "$@"'
 
 /** A shell that waits for our word, and kills the process group if our end comes instead. */
 function tie(pid: number) {
