@@ -72,7 +72,7 @@ const Env = z.object({
   SANDBOX_ALLOW: z
     .string()
     .transform((list) => list.split(',').map((entry) => entry.trim()))
-    .pipe(z.array(z.string().regex(/^[^/:\s]+:\d+$/, allowed)))
+    .pipe(z.array(z.string().regex(/^(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}$/, allowed)))
     .optional(),
 
   RUN_EXPIRES_S: seconds(600, 90 * 86_400),

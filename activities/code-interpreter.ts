@@ -62,7 +62,10 @@ export function createCodeInterpreter(
       session.executions.delete(call.id)
       throw ApplicationFailure.nonRetryable('The worker is shutting down', workerLost)
     }
-    return keep(session, call, execution, result)
+    const isKept = await keep(session, call, execution, result)
+    // A model whose run is cancelled is told nothing any more.
+    if (isKept === 'kept' && signal.reason === 'cancelled') session.lostState ||= result.stateLost
+    return isKept
   }
 
   /** Begins the code, where it is this attempt's to begin. */
@@ -114,40 +117,62 @@ export function createCodeInterpreter(
     const outputs = await outputsOf(stack, result)
     const isKept = await toolCalls.finish(call, { output, outputs, files: written, removed })
     if (!isKept) return 'taken'
-    for (const { path, version } of changed) session.known.set(path, version)
+    for (const { path, version } of changed) {
+      session.known.set(path, version)
+      session.placed.delete(path)
+    }
     for (const path of removed) session.known.delete(path)
     session.lostState = false
     session.executions.delete(call.id)
     return 'kept'
   }
 
-  /** Puts in place what is not there yet: everything in a new sandbox, later what has been added since. */
+  /**
+   * Makes /mnt/data hold what it should: everything in a new sandbox, later what has come since, also in the place of another
+   * file of the same name; and no more what has been taken away. Returns what the model has to know.
+   */
   async function fill(session: CodeSession, run: RunRow): Promise<string[]> {
-    const { known, sandbox } = session
+    const { known, placed, sandbox } = session
     const { filesystem } = sandbox
-    const notes: string[] = []
     const data = await codeFiles.of(run)
-    const wanted = [
-      ...data.written.map((file) => ({ ...file, paths: [file.path] })),
-      ...data.given.map((file) => ({ ...file, paths: [...new Set([file.id, file.name])] })),
-    ]
+    const given = data.given.map((file) => ({ ...file, paths: [...new Set([file.id, file.name])] }))
+    const wanted = new Map(given.flatMap(({ id, paths }) => paths.map((path) => [path, id])))
+    const written = new Set(data.written.map(({ path }) => path))
+    for (const [path, id] of placed) {
+      if (wanted.get(path) === id || written.has(path)) continue
+      await filesystem.remove(path).catch(() => {})
+      placed.delete(path)
+      known.delete(path)
+    }
+
+    const notes: string[] = []
     const put: string[] = []
-    for (const file of wanted) {
-      const missing = file.paths.filter((path) => !known.has(path))
-      const [first] = missing
+    const missing = [
+      ...data.written.flatMap((file) =>
+        known.has(file.path) ? [] : [{ file, paths: [file.path] }],
+      ),
+      ...given.map((file) => ({
+        file,
+        paths: file.paths.filter((path) => placed.get(path) !== file.id && !written.has(path)),
+      })),
+    ]
+    for (const { file, paths } of missing) {
+      const [first] = paths
       if (first === undefined) continue
       try {
         await filesystem.writeStream(first, await files.content(file))
-        for (const path of missing.slice(1)) await filesystem.copy(first, path)
-        put.push(...missing)
+        for (const path of paths.slice(1)) await filesystem.copy(first, path)
+        put.push(...paths)
+        for (const path of paths) if (!written.has(path)) placed.set(path, file.id)
       } catch (error) {
         const why = error instanceof Error ? error.message : String(error)
-        notes.push(`The file ${file.paths.at(-1)} could not be put into /mnt/data: ${why}`)
+        notes.push(`The file ${paths.at(-1)} could not be put into /mnt/data: ${why}`)
       }
     }
     if (put.length === 0) return notes
     // What has been put there does not count as written by code.
-    const versions = new Map((await listFiles(session)).map(({ path, version }) => [path, version]))
+    const listed = await listFiles(session)
+    const versions = new Map(listed.map(({ path, version }) => [path, version]))
     for (const path of put) known.set(path, versions.get(path) ?? '')
     return notes
   }

@@ -8,8 +8,9 @@ export function linksTo({ given, written }: DataFiles): ReadonlyMap<string, Json
   const links = new Map<string, Json>()
   const add = (path: string, file_id: string): void => {
     const annotation = { type: 'file_path', file_path: { file_id } }
-    for (const name of [path, encodeURI(path), encodeURIComponent(path)]) {
+    for (const name of [path, encodeURI(path), encodeURIComponent(path), quoted(path)]) {
       links.set(`sandbox:/mnt/data/${name}`, annotation)
+      links.set(`sandbox:///mnt/data/${name}`, annotation)
     }
   }
   for (const { id, name } of given) {
@@ -19,4 +20,11 @@ export function linksTo({ given, written }: DataFiles): ReadonlyMap<string, Json
   // Last: code may have written over what it was given.
   for (const { path, id } of written) add(path, id)
   return links
+}
+
+/** As Python's `quote` has it. */
+function quoted(path: string): string {
+  return encodeURIComponent(path)
+    .replaceAll('%2F', '/')
+    .replaceAll(/[!'()*]/g, (sign) => `%${sign.charCodeAt(0).toString(16).toUpperCase()}`)
 }

@@ -22,6 +22,8 @@ export interface CodeSession {
   lostState: boolean
   /** What is known of the files under /mnt/data: their versions by path, as of when they were last kept. */
   known: Map<string, string>
+  /** What the host has put there, and is there as it was: ids of files by path. */
+  placed: Map<string, string>
   /** Of calls whose result is not kept yet, for an attempt that comes to one again. */
   executions: Map<string, Execution>
 }
@@ -140,6 +142,7 @@ export function createCodeSessions(
       ...begun,
       ...(await places.take()),
       known: new Map(),
+      placed: new Map(),
       executions: new Map(),
       users: 1,
       lastUsedAt: Date.now(),

@@ -216,13 +216,23 @@ function whatIsWrong(call: { name: string; arguments: string }, run: RunRow): st
   if (run.tools.length > tools.length) return 'Error: no tool may be called now. Answer without.'
   const isKnown = builtInTool(call.name, tools) || declaresFunction(call.name, tools)
   if (!isKnown) return `Error: there is no tool named ${JSON.stringify(call.name)}.`
-  const isPlainCode = call.name === 'code_interpreter'
-  if (isPlainCode) return undefined
+  if (call.name === 'code_interpreter') return whatIsWrongWithCode(call.arguments)
   const args = call.arguments === '' ? '{}' : call.arguments
   if (!isWholeJson(args)) return 'Error: the arguments of this call are not valid JSON.'
   const schema = strictSchema(call.name, run.tools)
   const misfit = schema && argumentsMisfit(JSON.parse(args), schema)
   return misfit && `Error: the arguments of this call do not fit its schema. ${misfit}`
+}
+
+/** Models write bare Python too; but an object without code is a mistake, and no dictionary. */
+function whatIsWrongWithCode(args: string): string | undefined {
+  if (args !== '' && !isWholeJson(args)) return undefined
+  const given: unknown = args === '' ? {} : JSON.parse(args)
+  if (typeof given !== 'object' || given === null || Array.isArray(given)) return undefined
+  const hasCode = 'code' in given && typeof given.code === 'string'
+  return hasCode
+    ? undefined
+    : 'Error: the argument of code_interpreter is `code`, a string with the Python code to run.'
 }
 
 function filtered(): ProviderError {

@@ -156,7 +156,11 @@ function chatTool(tool: ToolRow, withoutStrict: boolean, dataFiles: DataFiles): 
 
 /** So that a model need not look around first; what this run has written it knows from its own calls. */
 function listed({ given, written }: DataFiles): string {
-  const files = given.map(({ name, id }) => `${JSON.stringify(name)} (also as ${id})`)
+  const files = given.map(({ name, filename, id }) =>
+    name === id
+      ? `${JSON.stringify(filename)}, as ${id}`
+      : `${JSON.stringify(name)} (also as ${id})`,
+  )
   const old = written.filter(({ isOld }) => isOld).map(({ path }) => JSON.stringify(path))
   return [
     ...(files.length > 0 ? [` The user's files there: ${named(files)}.`] : []),

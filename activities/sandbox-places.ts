@@ -6,6 +6,7 @@ import type { Logger } from '../log.ts'
 import {
   removeTree,
   Sandbox,
+  SandboxStartError,
   type SandboxLimits,
   type SandboxOptions,
   type SandboxProvider,
@@ -57,7 +58,9 @@ export function createPlaces(options: PlaceOptions): Places {
     } catch (error) {
       options.onStart(error)
       await remove(dataDir)
-      throw error
+      if (error instanceof SandboxStartError) throw error
+      const why = error instanceof Error ? error.message : String(error)
+      throw new SandboxStartError(why, { cause: error })
     }
   }
 

@@ -14,7 +14,7 @@ export interface DataFiles {
    * Of the assistant, of the thread and of its messages; each lies under its id, and under `name` as well, which is its id again
    * where code has written over the other.
    */
-  given: (DataFile & { name: string })[]
+  given: (DataFile & { name: string; filename: string })[]
   /**
    * What earlier code of the thread has written, by its path under /mnt/data; the newest of each. `isOld`: before this run, so
    * that its model has not seen it being written.
@@ -51,14 +51,27 @@ export function createCodeFiles(sql: Sql): CodeFiles {
       const names = new Set<string>()
       const overwritten = new Set(written.map(({ path }) => path))
       return {
-        given: given.map(({ filename, ...file }) => {
-          const name = ownName(filename, file.id, names)
+        given: given.map((file) => {
+          const name = ownName(file.filename, file.id, names)
           return { ...file, name: overwritten.has(name) ? file.id : name }
         }),
         written,
       }
     },
   }
+}
+
+/** File systems hold names of 255 bytes; the ending is what tells what a file is. */
+function shortened(name: string): string {
+  const most = 200
+  if (Buffer.byteLength(name) <= most) return name
+  const [ending = ''] = /\.[^.]{1,16}$/.exec(name) ?? []
+  let stem = ''
+  for (const character of name) {
+    if (Buffer.byteLength(stem + character + ending) > most) break
+    stem += character
+  }
+  return stem + ending
 }
 
 export function usesCode({ tools }: Pick<RunRow, 'tools'>): boolean {
@@ -68,7 +81,7 @@ export function usesCode({ tools }: Pick<RunRow, 'tools'>): boolean {
 /** A name that no other file in `names` has: two may be called the same. */
 function ownName(filename: string, id: string, names: Set<string>): string {
   const last = filename.split('/').at(-1) ?? ''
-  const name = last === '' || last === '.' || last === '..' ? id : last
+  const name = last === '' || last === '.' || last === '..' ? id : shortened(last)
   const dot = name.lastIndexOf('.')
   const at = dot > 0 ? dot : name.length
   const free = names.has(name) ? `${name.slice(0, at)}-${id.slice(-6)}${name.slice(at)}` : name

@@ -162,6 +162,24 @@ describe.skipIf(noCode)(`the code interpreter${noCode ? `: ${noCode}` : ''}`, ()
     ])
   })
 
+  test('a file that takes the place of another of its name is the one that code reads, and a deleted one is gone', async () => {
+    const old = await upload('data.csv', 'old')
+    const thread = await newCodeThread({ thread: [old] })
+    await runCells(thread, ['print(open("/mnt/data/data.csv").read())'])
+    expect(lastOutput()).toBe('old')
+    await client.files.delete(old)
+    const corrected = await upload('data.csv', 'corrected')
+    await client.beta.threads.messages.create(thread.threadId, {
+      role: 'user',
+      content: 'Here is the right one.',
+      attachments: [{ file_id: corrected, tools: [{ type: 'code_interpreter' }] }],
+    })
+    await runCells(thread, [
+      `import os\nprint(open("/mnt/data/data.csv").read(), os.path.exists("/mnt/data/${old}"))`,
+    ])
+    expect(lastOutput()).toBe('corrected False')
+  })
+
   test('CSV in, chart and workbook out: shown, linked, attached and downloaded', async () => {
     const csv = await upload('sales.csv', 'month,sales\nJan,3\nFeb,5\n')
     const thread = await newCodeThread({ thread: [csv] })
