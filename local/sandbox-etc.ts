@@ -10,7 +10,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 
-import type { HostPython } from '../sandbox/root/host.ts'
+import type { HostPython } from '../sandbox/rootfs/host.ts'
 
 /** Writes an /etc of our own: nothing in it tells whose machine this is. */
 export function makeEtc(etc: string, python: HostPython): void {

@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 
-import type { HostPython } from '../sandbox/root/host.ts'
-import { finishFile, requirementsFile } from '../sandbox/root/status.ts'
+import type { HostPython } from '../sandbox/rootfs/host.ts'
+import { finishFile, requirementsFile } from '../sandbox/rootfs/status.ts'
 import { downloadDebian } from './sandbox-debian.ts'
 import { otherRoots, SandboxRefusal } from './sandbox-refusal.ts'
 import { outputOf, runSlowly } from './slow-command.ts'

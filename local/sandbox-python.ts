@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 
-import type { HostPython } from '../sandbox/root/host.ts'
+import type { HostPython } from '../sandbox/rootfs/host.ts'
 import { otherRoots, SandboxRefusal } from './sandbox-refusal.ts'
 import { outputOf } from './slow-command.ts'
 

@@ -9,4 +9,4 @@ export class SandboxRefusal extends Error {
 }
 
 export const otherRoots =
-  'or set SANDBOX_ROOT or SANDBOX_IMAGE to a root made from sandbox/root (debootstrap.sh, Dockerfile)'
+  'or set SANDBOX_ROOT or SANDBOX_IMAGE to a root made from sandbox/rootfs (debootstrap.sh, Dockerfile)'

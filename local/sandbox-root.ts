@@ -4,14 +4,14 @@ import { homedir, setPriority } from 'node:os'
 import { join } from 'node:path'
 
 import type { SandboxRoot } from '../sandbox/root.ts'
-import { hostRoot } from '../sandbox/root/host.ts'
+import { hostRoot } from '../sandbox/rootfs/host.ts'
 import {
   readStatus,
   recipeVersion,
   statusFile,
   writeStatus,
   type RootStatus,
-} from '../sandbox/root/status.ts'
+} from '../sandbox/rootfs/status.ts'
 import { takeBuildLock } from './build-lock.ts'
 import { ensureBubblewrap } from './sandbox-bubblewrap.ts'
 import { makeEtc } from './sandbox-etc.ts'

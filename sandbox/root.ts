@@ -2,8 +2,8 @@ import { existsSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { treeRoot } from './root/tree.ts'
-import { readStatus, statusFile, statusStaleMs } from './root/status.ts'
+import { treeRoot } from './rootfs/tree.ts'
+import { readStatus, statusFile, statusStaleMs } from './rootfs/status.ts'
 
 /** How a root file system for Python is put together. */
 export interface SandboxRoot {
@@ -38,9 +38,9 @@ export type SettledRoot = Exclude<RootState, { state: 'building' }>
 export interface RootOptions {
   /** Where set-up builds: `<user cache>/longrun`. */
   cacheDir: string
-  /** A directory made by root/debootstrap.sh, in place of what set-up builds. */
+  /** A directory made by rootfs/debootstrap.sh, in place of what set-up builds. */
   directory: string | undefined
-  /** An image made from root/Dockerfile, in place of what set-up builds. */
+  /** An image made from rootfs/Dockerfile, in place of what set-up builds. */
   image: string | undefined
 }
 
@@ -77,7 +77,8 @@ export function findRoot(options: RootOptions): SandboxRoot | undefined {
 
 const pollMs = 200
 const again = 'Start again with `npm start`, which builds it, or set SANDBOX_ROOT or SANDBOX_IMAGE.'
-const onlyImage = 'Build an image from sandbox/root/Dockerfile, and set SANDBOX_IMAGE to its name.'
+const onlyImage =
+  'Build an image from sandbox/rootfs/Dockerfile, and set SANDBOX_IMAGE to its name.'
 
 function currentState({ directory, image }: RootOptions, file: string): RootState {
   const status = readStatus(file)
@@ -118,11 +119,11 @@ function directoryState(directory: string, bwrapPath: string | undefined): RootS
   if (root) return { state: 'ready', root, bwrapPath }
   return failed(
     `SANDBOX_ROOT is ${directory}, in which there is no /usr/bin/python3 or no /opt/wheels.`,
-    'Make it with sandbox/root/debootstrap.sh, or unset SANDBOX_ROOT for the Python of this machine.',
+    'Make it with sandbox/rootfs/debootstrap.sh, or unset SANDBOX_ROOT for the Python of this machine.',
   )
 }
 
-/** The layout of root/Dockerfile. */
+/** The layout of rootfs/Dockerfile. */
 function imageRoot(image: string): SandboxRoot {
   return {
     version: `image ${image}`,

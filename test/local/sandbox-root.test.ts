@@ -18,8 +18,8 @@ import { expect, test } from 'vitest'
 
 import { findRoot, openRoot } from '../../sandbox/root.ts'
 import type { SandboxRoot } from '../../sandbox/root.ts'
-import { hostRoot } from '../../sandbox/root/host.ts'
-import { readStatus, statusFile, writeStatus } from '../../sandbox/root/status.ts'
+import { hostRoot } from '../../sandbox/rootfs/host.ts'
+import { readStatus, statusFile, writeStatus } from '../../sandbox/rootfs/status.ts'
 import { eventually, isAlive, scratchDir } from './scratch.ts'
 
 const builder = resolve('local/sandbox-root.ts')
@@ -172,8 +172,8 @@ import json, importlib.metadata as metadata
 import IPython, numpy, pandas, matplotlib, scipy, PIL, openpyxl, docx, pptx, pypdf, reportlab, sklearn
 print(json.dumps({one.metadata['Name'].lower(): one.version for one in metadata.distributions()}))`
   const installed = JSON.parse(inside(['python3', '-c', script])) as Record<string, string>
-  const pinned = readFileSync('sandbox/root/requirements.txt', 'utf8')
-  const names = readFileSync('sandbox/root/requirements.in', 'utf8').trim().split('\n')
+  const pinned = readFileSync('sandbox/rootfs/requirements.txt', 'utf8')
+  const names = readFileSync('sandbox/rootfs/requirements.in', 'utf8').trim().split('\n')
   expect(names).toHaveLength(12)
   for (const name of names) expect(pinned).toContain(`\n${name}==${installed[name]} `)
 })

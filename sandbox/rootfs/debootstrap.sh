@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a directory with a small Debian and the code interpreter's Python in it, for SANDBOX_ROOT:
-#   sudo sandbox/root/debootstrap.sh DIRECTORY [SUITE [MIRROR]]
+#   sudo sandbox/rootfs/debootstrap.sh DIRECTORY [SUITE [MIRROR]]
 # Needs root and debootstrap. What pip is told by PIP_* variables and /etc/pip.conf holds here too.
 set -eu
 umask 022

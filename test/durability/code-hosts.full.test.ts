@@ -5,7 +5,7 @@ import { basename, join } from 'node:path'
 import type OpenAI from 'openai'
 import { describe, expect, test } from 'vitest'
 
-import { statusFile, writeStatus } from '../../sandbox/root/status.ts'
+import { statusFile, writeStatus } from '../../sandbox/rootfs/status.ts'
 import { eventually, scratchDir } from '../local/scratch.ts'
 import { newThread, startCluster } from '../support/cluster.ts'
 import { call, say, type ScriptedModel, type Step } from '../support/model.ts'

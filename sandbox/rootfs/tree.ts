@@ -3,7 +3,7 @@ import { join } from 'node:path'
 
 import type { SandboxRoot } from '../root.ts'
 
-/** The parts of a directory that holds a whole system, as root/debootstrap.sh makes it; undefined where it holds none. */
+/** The parts of a directory that holds a whole system, as rootfs/debootstrap.sh makes it; undefined where it holds none. */
 export function treeRoot(directory: string): SandboxRoot | undefined {
   const stamp = statSync(join(directory, 'opt', 'wheels'), { throwIfNoEntry: false })
   const python = statSync(join(directory, 'usr', 'bin', 'python3'), { throwIfNoEntry: false })
