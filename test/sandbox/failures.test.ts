@@ -389,10 +389,11 @@ describeProviders('what code does to its session', (provider) => {
           'import os, time',
           'for _ in range(4):',
           '    if os.fork() == 0:',
-          '        x = b"x" * (200 * 2**20); time.sleep(30); os._exit(0)',
-          'x = b"x" * (200 * 2**20); time.sleep(30)',
+          '        x = b"x" * (200 * 2**20); time.sleep(300); os._exit(0)',
+          'x = b"x" * (200 * 2**20); time.sleep(300)',
         ].join('\n'),
-        8000,
+        // A machine that is busy takes its time to hand out a gigabyte.
+        45_000,
       )
       expect(result.note).toContain('ran out of memory (512 MB)')
       expect(await run('!pkill sleep; true')).toMatchObject({ status: 'ok' })
