@@ -1,6 +1,6 @@
 import { constants } from 'node:os'
 
-import { type DiskWatch, watchDisk } from './disk.ts'
+import { type DiskWatch, type Measured, watchDisk } from './disk.ts'
 import { ClientClosedError } from './errors.ts'
 import type { Done, FromSupervisor, ToSupervisor } from './messages.ts'
 import { createOutputs, createTextCleaner } from './output.ts'
@@ -41,10 +41,13 @@ export function createCells(deps: CellsDeps): Cells {
   /** Why variables were lost while no code ran; told with the next cell. */
   let lostBetween: string | undefined
   let idleWatch = watchIdle()
+  /** Of /mnt/data, by the last cell; a look at every beginning would be half of a round trip. */
+  let measured: Measured | undefined
 
-  function watch(intervalMs: number, onFull: () => void): DiskWatch {
+  function watch(intervalMs: number, onFull: () => void, known?: Measured): DiskWatch {
     const { usedBytes, givenBytes, limits } = deps
-    return watchDisk({ usedBytes, givenBytes, limitBytes: limits.diskBytes, intervalMs, onFull })
+    const limitBytes = limits.diskBytes
+    return watchDisk({ usedBytes, givenBytes, limitBytes, intervalMs, onFull, known })
   }
 
   /** What a cell has left running may go on writing. */
@@ -62,7 +65,7 @@ export function createCells(deps: CellsDeps): Cells {
 
   async function runNow(code: string, options: RunCodeOptions): Promise<CodeResult> {
     idleWatch.stop()
-    const disk = watch(LOOK_MS, deps.interrupt)
+    const disk = watch(LOOK_MS, deps.interrupt, idleWatch.last() ?? measured)
     try {
       await disk.ready
       if (gone) return unrun('gone', gone.reason)
@@ -70,6 +73,7 @@ export function createCells(deps: CellsDeps): Cells {
       return await runWatched(code, options, disk)
     } finally {
       disk.stop()
+      measured = disk.last()
       if (!gone) idleWatch = watchIdle()
     }
   }

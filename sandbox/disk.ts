@@ -3,10 +3,20 @@ export interface DiskWatch {
   /** Resolves when it is known what was there at first; what comes then is growth. */
   readonly ready: Promise<void>
   isFull(): boolean
+  /** What the last look found; undefined before there was one. */
+  last(): Measured | undefined
   stop(): void
 }
 
+export interface Measured {
+  used: number
+  /** Of it, what the host had put there by then. */
+  given: number
+}
+
 export interface DiskWatchOptions {
+  /** What an earlier watch has found a moment ago, in place of a first look: what came since is growth as well. */
+  known?: Measured | undefined
   usedBytes: () => Promise<number>
   /** What of it, at most, is not the code's: the sum of all that the host has put there. */
   givenBytes: () => number
@@ -30,9 +40,11 @@ export function watchDisk(options: DiskWatchOptions): DiskWatch {
   let failures = 0
   let lastUsed: number | undefined
   let timer: NodeJS.Timeout | undefined
-  let first = { used: 0, given: 0 }
+  let first: Measured = options.known ?? { used: 0, given: 0 }
+  let last = options.known
 
   async function begin(): Promise<void> {
+    if (options.known) return lookIn(intervalMs)
     const given = givenBytes()
     await look((used) => {
       first = { used, given }
@@ -47,14 +59,16 @@ export function watchDisk(options: DiskWatchOptions): DiskWatch {
     const restFactor = used === lastUsed ? QUIET_REST_FACTOR : REST_FACTOR
     lastUsed = used
     failures = used === undefined ? failures + 1 : 0
+    if (used !== undefined) last = { used, given: givenBytes() }
     if (used !== undefined) onUsed(used)
     else if (failures > MOST_FAILURES) fill()
     if (isFull) return
     const tookMs = performance.now() - startedAt
-    timer = setTimeout(
-      () => void look(fillIfOver),
-      Math.max(intervalMs, tookMs * restFactor),
-    ).unref()
+    lookIn(Math.max(intervalMs, tookMs * restFactor))
+  }
+
+  function lookIn(ms: number): void {
+    timer = setTimeout(() => void look(fillIfOver), ms).unref()
   }
 
   function fillIfOver(used: number): void {
@@ -72,6 +86,7 @@ export function watchDisk(options: DiskWatchOptions): DiskWatch {
   return {
     ready: begin(),
     isFull: () => isFull,
+    last: () => last,
     stop() {
       stopping.abort()
       clearTimeout(timer)

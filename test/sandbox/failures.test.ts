@@ -390,7 +390,8 @@ describeProviders('what code does to its session', (provider) => {
           'for _ in range(4):',
           '    if os.fork() == 0:',
           '        x = b"x" * (200 * 2**20); time.sleep(300); os._exit(0)',
-          'x = b"x" * (200 * 2**20); time.sleep(300)',
+          'x = b"x" * (200 * 2**20)',
+          'os.wait()',
         ].join('\n'),
         // A machine that is busy takes its time to hand out a gigabyte.
         45_000,
